@@ -12,6 +12,7 @@ from deployments.forecaster import job_views, observations, shapes
 from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.analysis import correlate_rows, count_rows, describe_rows
 from deployments.forecaster.batch import build_batch_response
+from deployments.forecaster.champion_changes import ChampionChange
 from deployments.forecaster.common_problems import add_common_problems
 from deployments.forecaster.explanation_shapes import StepExplanation
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
@@ -46,6 +47,16 @@ RELEASE: shapes.ReleaseRecord = {
     "name": "ridge",
     "seen_until": "2018-01-03T00:00:00Z",
     "promoted_as_of": "2019-01-01T00:00:00Z",
+}
+CHANGED: ChampionChange = {
+    "dataset": "tides",
+    "version": "1.0.0",
+    "digest": "9f2c...",
+    "action": "rollback",
+    "by": "grace",
+    "why": "bias in the north",
+    "promoted_at": "2019-01-02T08:15:00Z",
+    "changes": ["model: members: removed lightgbm"],
 }
 EXPLANATION: shapes.RecordedExplanation = {
     "prediction_id": "019ad3a0-93c0-7d3c-8bb2-27c2f4a1b0de",
@@ -198,7 +209,9 @@ def _build_response_examples(
         },
     }
     examples |= {"/api/v1/predictions/{id}/explain": EXPLANATION, GRAPHQL: QUERIED}
-    examples |= {path: NOT_OFFERED.body for (_, path), scope in SCOPE_OF.items() if scope == "operate"}
+    not_offered = [path for (_, path), scope in SCOPE_OF.items() if scope == "operate" and "rollout" in path]
+    examples |= dict.fromkeys(not_offered, NOT_OFFERED.body)
+    examples |= dict.fromkeys(("/api/v1/models/deploy", "/api/v1/models/rollback"), CHANGED)
     if loaded:
         now, request = datetime.now(UTC), ForecastRequest(**requests[PREDICT]["one series"])
         prediction = json.loads(build_response(loaded, request, now).content)

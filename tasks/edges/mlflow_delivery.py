@@ -19,7 +19,6 @@ from typing import Any
 
 from tasks.edges.artifacts import write_json, write_text
 from tasks.edges.files import hold_lock, replace_file
-from tasks.edges.mlflow_model import write_mlflow_model
 from tasks.edges.parent_watch import stop_with_parent
 from tasks.edges.safe_names import build_long_name_tags, encode_name, encode_names
 from tasks.edges.settings import ROOT, apply_mlflow_environment, read_settings
@@ -314,6 +313,8 @@ def _log_release(client: Any, entry: Mapping[str, Any], key: str) -> tuple[str, 
     Of a release whose files are gone only the digest is registered.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    from tasks.edges.mlflow_model import write_mlflow_model  # with numpy, which a stage may not need
 
     folder, dataset = Path(entry["source"]), entry["dataset"]
     if not (folder / "manifest.json").exists():

@@ -10,11 +10,9 @@ from deployments.console.charts.explain import draw_importance, draw_methods, dr
 from deployments.console.html import (
     Image,
     Markup,
-    join_parts,
     render_element,
     render_image,
     render_link,
-    render_list,
     render_page,
     render_section,
     render_table,
@@ -24,38 +22,41 @@ from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import ExplainSummary, FeatureImportances
 from tasks.core.reports.package import CARD_NAME, PACKAGED_REPORTS
 from tasks.edges.artifacts import ReportT, read_report, write_text
-from tasks.edges.registry import ChampionRecord, get_release_folder, read_champion, read_journal
+from tasks.edges.champions import ChampionRecord, render_changelog
+from tasks.edges.registry import read_journal
+from tasks.edges.release_files import get_release_folder
 from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import read_settings
+from tasks.release.kept import KnownRelease, get_release_record, list_releases
 
 _DRAWN = 12  # releases in the chart; with more there is no room for their names
 
 
-class ReleaseFacts(NamedTuple):
-    """A promoted release: its last line in the journal, and its folder where it is kept."""
+class CardOfRelease(NamedTuple):
+    """A release that was champion, as it is known now; its last line in the journal; its folder."""
 
+    known: KnownRelease
     record: ChampionRecord
-    folder: Path | None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, while it is kept."""
+        return get_release_folder(self.known.digest)
+
+    @property
+    def has_card(self) -> bool:
+        """Whether its card can be shown."""
+        return (self.folder / CARD_NAME).exists()
 
     @property
     def page(self) -> str:
         """Name of its page."""
-        return f"{encode_name(self.record.version)}.html"
+        return f"{encode_name(self.known.version)}.html"
 
     def find_report(self, kind: type[ReportT]) -> ReportT | None:
         """A report that was packaged with it."""
-        path = None if self.folder is None else self.folder / PACKAGED_REPORTS / kind.PATH
-        return None if path is None or not path.exists() else read_report(path, kind)
-
-
-def list_releases(dataset: str) -> list[ReleaseFacts]:
-    """Each release that was champion, the newest promotion first."""
-    newest = {record.digest: record for record in read_journal(dataset)}
-    found = []
-    for record in sorted(newest.values(), key=lambda r: r.promoted_as_of, reverse=True):
-        folder = get_release_folder(record.digest)
-        found.append(ReleaseFacts(record, folder if (folder / CARD_NAME).exists() else None))
-    return found
+        path = self.folder / PACKAGED_REPORTS / kind.PATH
+        return read_report(path, kind) if path.exists() else None
 
 
 def write_portal(dataset: str) -> list[Path]:
@@ -64,8 +65,10 @@ def write_portal(dataset: str) -> list[Path]:
     Pages of releases that are no longer kept stay as they were written.
     """
     folder = read_settings().home / "docs" / encode_name(dataset)
-    releases = list_releases(dataset)
-    kept = [release for release in releases if release.folder is not None]
+    releases = [
+        CardOfRelease(known, get_release_record(dataset, known.digest)) for known in list_releases(dataset)
+    ]
+    kept = [release for release in releases if release.has_card]
     for release in kept:
         write_text(folder / release.page, render_card(release))
     written = {release.page for release in releases if (folder / release.page).exists()}
@@ -73,24 +76,25 @@ def write_portal(dataset: str) -> list[Path]:
     return [folder / "index.html", *(folder / release.page for release in kept)]
 
 
-def render_card(release: ReleaseFacts) -> str:
+def render_card(release: CardOfRelease) -> str:
     """The card of a kept release as a page, with the charts of its reports."""
-    from markdown_it import MarkdownIt
-
-    assert release.folder is not None
-    text = (release.folder / CARD_NAME).read_text()
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    record = release.record
     charts = _draw_charts(release)
     return render_page(
-        f"{record.dataset} {record.version}",
+        f"{release.record.dataset} {release.known.version}",
         render_element("p", render_link("index.html", "All releases")),
-        render_element("div", Markup(body), "card"),
+        _render_markdown((release.folder / CARD_NAME).read_text()),
         *([render_section("Charts", *map(render_image, charts))] if charts else []),
     )
 
 
-def _draw_charts(release: ReleaseFacts) -> list[Image]:
+def _render_markdown(text: str) -> Markup:
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    return render_element("div", Markup(body), "card")
+
+
+def _draw_charts(release: CardOfRelease) -> list[Image]:
     charts = []
     if ensemble := release.find_report(EnsembleReport):
         charts += [draw_ensemble(ensemble), draw_intervals(ensemble)]
@@ -102,52 +106,40 @@ def _draw_charts(release: ReleaseFacts) -> list[Image]:
     return charts
 
 
-def _render_index(dataset: str, releases: Sequence[ReleaseFacts], written: set[str]) -> str:
-    champion = read_champion(dataset)
-    rows = [_build_row(release, champion, written) for release in releases]
+def _render_index(dataset: str, releases: Sequence[CardOfRelease], written: set[str]) -> str:
+    rows = [_build_row(release, written) for release in releases]
     scored = [
-        (release.record.version, report, release.record.model)
+        (release.known.version, report, release.known.model)
         for release in reversed(releases[:_DRAWN])
         if (report := release.find_report(EnsembleReport)) is not None
-    ]
-    reasons = [
-        join_parts(render_element("code", release.record.version), f" {release.record.decision.reason}")
-        for release in releases
     ]
     return render_page(
         f"{dataset}: releases",
         render_element("h1", f"{dataset}: releases"),
-        render_element("p", "Every release that was champion, the newest promotion first.", "lead"),
+        render_element("p", "Every release that was champion, the newest first.", "lead"),
         render_table(rows),
         *([render_section("Scores and coverage", render_image(_draw_scores(scored)))] if scored else []),
-        render_section("Why each was promoted", render_list(reasons)),
+        _render_markdown(render_changelog(dataset, read_journal(dataset))),
     )
 
 
-def _build_row(
-    release: ReleaseFacts, champion: ChampionRecord | None, written: set[str]
-) -> dict[str, object]:
-    record, report = release.record, release.find_report(EnsembleReport)
-    scores = None if report is None else report.scores.get(record.model)
-    is_champion = champion is not None and champion.digest == record.digest
+def _build_row(release: CardOfRelease, written: set[str]) -> dict[str, object]:
+    known, report, decision = release.known, release.find_report(EnsembleReport), release.record.decision
+    scores = None if report is None else report.scores.get(known.model)
     return {
-        "version": render_link(release.page, record.version) if release.page in written else record.version,
-        "state": "champion" if is_champion else "kept" if release.folder else "deleted",
-        "model": record.model,
-        "digest": record.digest[:12],
-        "promoted with data as of": record.promoted_as_of,
-        "seen until": record.seen_until,
+        "version": render_link(release.page, known.version) if release.page in written else known.version,
+        "state": "champion" if known.is_champion else "kept" if known.is_kept else "deleted",
+        "model": known.model,
+        "digest": known.digest[:12],
+        "since": known.promoted_at,
+        "by": known.by,
+        "seen until": known.seen_until,
         "score": None if report is None else report.primary_score,
         "walk-forward": None if scores is None else scores.primary,
         "gate's rows": None if scores is None else scores.primary_gate,
         "coverage": None if report is None else report.coverage.overall,
-        "gate": f"{record.decision.decision}, gain {_format_gain(record)}",
+        "gain at the gate": None if decision.gain_frac is None else f"{decision.gain_frac:.1%}",
     }
-
-
-def _format_gain(record: ChampionRecord) -> str:
-    gain = record.decision.gain_frac
-    return "not compared" if gain is None else f"{gain:.1%}"
 
 
 def _draw_scores(scored: Sequence[tuple[str, EnsembleReport, str]]) -> Image:
