@@ -8,7 +8,7 @@ from typing import Any
 from tasks.core.numbers import format_number
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.package import Provenance
-from tasks.core.reports.quantize import QuantizeDecision
+from tasks.core.reports.quantize import QuantizeDecision, QuantizeLatency
 from tasks.release import Manifest, Release
 from tasks.release.combine import find_recency
 
@@ -23,8 +23,9 @@ def render_model_card(
     manifest: Manifest,
     evaluation: EnsembleReport | None,
     provenance: Provenance,
+    latency: QuantizeLatency | None,
 ) -> str:
-    """The card as Markdown. evaluation: None where there is none."""
+    """The card as Markdown. evaluation, latency: None where there is none."""
     parts = [
         f"# {manifest.dataset}: {manifest.model}",
         _render_overview(release, manifest),
@@ -35,7 +36,7 @@ def render_model_card(
         "## Intervals",
         _render_coverage(release, evaluation),
         "## INT8",
-        _render_decision(provenance.quantize),
+        _render_decision(provenance.quantize, latency),
         "## Limits",
         _render_limits(release),
         "## Where it comes from",
@@ -150,11 +151,24 @@ def _render_coverage(release: Release, evaluation: EnsembleReport | None) -> str
     )
 
 
-def _render_decision(decision: QuantizeDecision | None) -> str:
+def _render_decision(decision: QuantizeDecision | None, latency: QuantizeLatency | None) -> str:
+    """The reason and a line for each form of each net (docs/how-to/read-the-int8-table.md)."""
     if decision is None:
         return "Not examined."
-    figures = decision.list_figures().items()
-    return _render_table(("figure", "value"), [(name, _format_figure(value)) for name, value in figures])
+    worst = max(decision.parity_sd.values(), default=0.0)
+    reason = (
+        f"{decision.reason}\n\nOn {decision.n_gate_rows} of the gate's rows, graphs differ from their"
+        f" forecasters by at most {worst:.1e} standard deviations"
+        f" (allowed: {decision.limits.max_parity_sd:g})."
+    )
+    if not (table := decision.build_table(latency)):
+        return reason
+    note = (
+        f"Changes against FP32 on {decision.n_judged_rows} rows of the training window, with their 90 %"
+        " intervals; times on one thread (docs/how-to/read-the-int8-table.md)."
+    )
+    lines = _render_table(tuple(table[0]), [tuple(line.values()) for line in table])
+    return f"{reason}\n\n{note}\n\n{lines}"
 
 
 def _render_limits(release: Release) -> str:

@@ -9,7 +9,7 @@ import polars as pl
 
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.package import Provenance
-from tasks.core.reports.quantize import QuantizeDecision
+from tasks.core.reports.quantize import QuantizeDecision, QuantizeLatency
 from tasks.edges.artifacts import ReportT, read_report, write_report, write_text
 from tasks.package.assemble import build_release
 from tasks.package.bento import build_bento, compute_sizes
@@ -43,7 +43,9 @@ def build_package(
     build_bento(folder, checkout, folder / "bento")
     size = compute_sizes(folder / "bento")
     write_report(folder / "provenance.json", provenance.model_copy(update={"bento_bytes": size}))
-    write_text(folder / "model_card.md", render_model_card(release, sealed, evaluation, provenance))
+    latency = _find_report(QuantizeLatency, root)
+    card = render_model_card(release, sealed, evaluation, provenance, latency)
+    write_text(folder / "model_card.md", card)
     for name in ("dvc.lock", "params.yaml"):
         if (root / name).exists():
             shutil.copyfile(root / name, folder / name)

@@ -121,7 +121,7 @@ def test_card_and_provenance_say_what_it_is_and_where_it_comes_from(root):
         "0.6000",
         "0.25",
         "0.79",
-        "FP32",
+        "no net in the ensemble",
         "Holidays are not in it",
         "Apache-2.0",
     ):

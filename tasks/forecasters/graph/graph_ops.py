@@ -107,16 +107,20 @@ def take(x: Value, columns: Sequence[int]) -> Value:
 
 def fill_nan(x: Value, instead: Value) -> Value:
     """x with *instead* where it is NaN."""
-    return (
-        x.graph.node("Where", x.graph.node("IsNaN", x), instead, x)
-        if isinstance(x, GraphValue)
-        else np.where(np.isnan(x), instead, x)
-    )
+    if isinstance(x, GraphValue):
+        return x.graph.node("Where", x.graph.node("IsNaN", x), instead, x)
+    if isinstance(x, np.ndarray):
+        return np.where(np.isnan(x), instead, x)
+    import torch
+
+    return x.where(~x.isnan(), torch.as_tensor(instead))
 
 
 def maximum(x: Value, floor: np.ndarray) -> Value:
     """The larger of x and *floor*."""
-    return x.graph.node("Max", x, floor) if isinstance(x, GraphValue) else np.maximum(x, floor)
+    if isinstance(x, GraphValue):
+        return x.graph.node("Max", x, floor)
+    return np.maximum(x, floor) if isinstance(x, np.ndarray) else x.maximum(floor)
 
 
 def greater(x: Value, edges: np.ndarray) -> Value:
@@ -167,7 +171,7 @@ def reshape(x: Value, *shape: int) -> Value:
     return (
         x.graph.node("Reshape", x, np.array([0, *shape]))
         if isinstance(x, GraphValue)
-        else x.reshape(len(x), *shape)
+        else x.reshape(x.shape[0], *shape)  # a trace of torch keeps the shape open, but not `len`
     )
 
 
@@ -241,7 +245,7 @@ def lstm(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value)
 def _run_torch(unit: str, x: Any, *weights: Any) -> Any:
     import torch
 
-    zero = x.new_zeros(1, len(x), weights[1].shape[1])
+    zero = x.new_zeros(1, x.shape[0], weights[1].shape[1])
     shape = {"has_biases": True, "num_layers": 1, "dropout": 0.0, "bidirectional": False, "batch_first": True}
     return getattr(torch, unit)(
         x, zero if unit == "gru" else (zero, zero), list(weights), train=torch.is_grad_enabled(), **shape
@@ -267,7 +271,9 @@ def _add_recurrent_node(op: str, x: GraphValue, *constants: np.ndarray, **attrib
 def clip(x: Value, bound: float) -> Value:
     """x within -bound..bound."""
     low, high = np.float32(-bound), np.float32(bound)
-    return x.graph.node("Clip", x, low, high) if isinstance(x, GraphValue) else np.clip(x, low, high)
+    if isinstance(x, GraphValue):
+        return x.graph.node("Clip", x, low, high)
+    return np.clip(x, low, high) if isinstance(x, np.ndarray) else x.clamp(-bound, bound)
 
 
 def join_columns(parts: Sequence[Value]) -> Value:
