@@ -28,7 +28,8 @@ from tasks.explain.shapley import ShapleyParts, compute_shapley, decide_budget, 
 from tasks.features.traced import ValueSource, find_value_sources
 from tasks.release import Release, make_forecasts
 from tasks.release.combine import compute_row_weights, compute_weight_groups
-from tasks.release.origins import MemberForecasts, predict_member
+from tasks.release.origins import MemberForecasts
+from tasks.release.outputs import list_member_outputs, run_outputs
 
 LEAST_DISTANCE = 1e-6  # of base and forecast in the space of z, for the slope between them
 
@@ -201,7 +202,7 @@ def _build_steps(
 
 def _run_members(release: Release, x: np.ndarray) -> np.ndarray:
     """(n, M * H) of the combined members, side by side."""
-    return np.concatenate([predict_member(release, m, x) for m in release.combination.members], axis=1)
+    return np.concatenate(run_outputs(release, x, list_member_outputs(release)), axis=1)
 
 
 def _explain_members(

@@ -11,6 +11,7 @@ from tasks.core.reports.package import Provenance
 from tasks.core.reports.quantize import QuantizeDecision, QuantizeLatency
 from tasks.release import Manifest, Release
 from tasks.release.combine import find_recency
+from tasks.release.manifest import GRAPH, Z_HAT
 
 LICENCE = (
     "The code is under Apache-2.0. The data keep the licence of their source, and so may what is learned from"
@@ -79,6 +80,7 @@ def _render_members(release: Release) -> str:
             for name, weight in sorted(release.weights.items(), key=lambda item: -item[1])
         ],
     )
+    table += f"\n\n{_render_graph(release)}"
     if len(release.weights) == 1:
         return table
     when = (
@@ -95,6 +97,18 @@ def _render_members(release: Release) -> str:
         f"Combined by `{release.ensemble.combiner}`"
         f" (docs/how-to/read-the-ensemble-report.md).{shares}\n\n{table}"
     )
+
+
+def _render_graph(release: Release) -> str:
+    """What is in the one graph, and what is not."""
+    outside = ["the offsets of the intervals, which follow the outcomes"]
+    if Z_HAT not in release.graph_outputs:
+        outside.append("the combination")
+    if release.members:
+        outside.append(f"the graphs of {', '.join(sorted(release.members))}")
+    inside = len(release.ensemble.members) - len(release.members)
+    graph = f"{inside} members are one graph, `{GRAPH}`" if inside else "Each member has a graph of its own"
+    return f"{graph}. Outside of it: {'; '.join(outside)}."
 
 
 def _render_scores(release: Release, evaluation: EnsembleReport | None) -> str:

@@ -26,27 +26,32 @@ class GraphBuilder:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
-    def node(self, op: str, *inputs: Any, domain: str = "", **attributes: Any) -> "GraphValue":
-        """Add a node and return its one output."""
+    def node(
+        self, op: str, *inputs: Any, domain: str = "", n_outputs: int = 1, **attributes: Any
+    ) -> "GraphValue":
+        """Add a node and return its one output, or the first of *n_outputs*."""
         from onnx import helper
 
         name = f"{op.lower()}_{len(self.nodes)}"
+        names = [name, *(f"{name}_{i}" for i in range(1, n_outputs))]
         self.nodes.append(
-            helper.make_node(op, [self._resolve_name(i) for i in inputs], [name], domain=domain, **attributes)
+            helper.make_node(op, [self._resolve_name(i) for i in inputs], names, domain=domain, **attributes)
         )
+        return GraphValue(self, name)
+
+    def constant(self, array: np.ndarray) -> "GraphValue":
+        """*array* in its own type; as an input of a node, an array becomes float32."""
+        from onnx import numpy_helper
+
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(array, name))
         return GraphValue(self, name)
 
     def _resolve_name(self, value: Any) -> str:
         if isinstance(value, GraphValue):
             return value.name
-        from onnx import numpy_helper
-
         array = np.asarray(value)
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(
-            numpy_helper.from_array(array if array.dtype == np.int64 else array.astype(np.float32), name)
-        )
-        return name
+        return self.constant(array if array.dtype == np.int64 else array.astype(np.float32)).name
 
 
 class GraphValue:
