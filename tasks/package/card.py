@@ -104,11 +104,9 @@ def _render_graph(release: Release) -> str:
     outside = ["the offsets of the intervals, which follow the outcomes"]
     if Z_HAT not in release.graph_outputs:
         outside.append("the combination")
-    if release.members:
-        outside.append(f"the graphs of {', '.join(sorted(release.members))}")
-    inside = len(release.ensemble.members) - len(release.members)
-    graph = f"{inside} members are one graph, `{GRAPH}`" if inside else "Each member has a graph of its own"
-    return f"{graph}. Outside of it: {'; '.join(outside)}."
+    outside += [f"{name}, which has a graph of its own" for name in sorted(release.members)]
+    inside = [name for name in release.ensemble.members if name not in release.members]
+    return f"In one graph, `{GRAPH}`: {', '.join(inside) or 'nothing'}. Outside of it: {'; '.join(outside)}."
 
 
 def _render_scores(release: Release, evaluation: EnsembleReport | None) -> str:

@@ -17,7 +17,7 @@ from tasks.core.schema import SERIES_KEY, FeatureSchema
 from tasks.forecasters.graph.graph_ops import IR_VERSION, ML_OPSET, OPSET, GraphBuilder, GraphValue
 from tasks.forecasters.graph.subgraph import run_subgraph
 from tasks.release import Release
-from tasks.release.combine import Ranks, Weights, find_recency
+from tasks.release.combine import Combination, Ranks, Weights, find_recency
 from tasks.release.load import load_graph
 from tasks.release.manifest import BASES, GRAPH, Z_HAT, EnsembleSpec, get_member_output
 from tasks.release.outputs import run_outputs
@@ -95,7 +95,7 @@ def _build_combined(release: Release, x: GraphValue, z_hats: dict[str, GraphValu
     """Z_HAT and BASES, as far as all of their members are in the graph."""
     outputs = {}
     combination, ensemble = release.combination, release.ensemble
-    if set(combination.members) <= z_hats.keys() and not find_recency(combination):
+    if set(combination.members) <= z_hats.keys() and _is_convertible(combination):
         stacked = _stack([z_hats[name] for name in combination.members], release.schema.horizon_steps)
         outputs[Z_HAT] = (
             _combine_by_rank(combination, stacked)
@@ -108,6 +108,13 @@ def _build_combined(release: Release, x: GraphValue, z_hats: dict[str, GraphValu
     return outputs
 
 
+def _is_convertible(combination: Combination) -> bool:
+    """Not where weights move, or may sum to 0 over some members."""
+    if isinstance(combination, Ranks):
+        return True
+    return not find_recency(combination) and (combination.whole or np.min(combination.table) >= 0)
+
+
 def _stack(z_hats: list[GraphValue], n_steps: int) -> GraphValue:
     """(M, n, H) float64: onnxruntime adds up along the first axis six times as fast as along M."""
     node = z_hats[0].graph.node
@@ -116,20 +123,20 @@ def _stack(z_hats: list[GraphValue], n_steps: int) -> GraphValue:
 
 
 def _combine_by_weight(combination: Weights, z_hats: GraphValue, group: GraphValue | None) -> GraphValue:
+    """As `compute_weighted_average`, but divided by the sum of the known weights in any case.
+
+    Of all members that sum is 1 up to rounding.
+    """
     graph = z_hats.graph
     node, zero = graph.node, graph.constant(np.zeros(1))
     table = graph.constant(np.asarray(combination.table, dtype=np.float64).transpose(1, 0, 2).copy())
     weights = table if group is None else node("Gather", table, group, axis=1)
     is_unknown = _build_unknown(z_hats)
     out = _sum_members(node("Where", is_unknown, zero, weights * z_hats))
+    if not combination.whole:
+        return out / _sum_members(node("Where", is_unknown, zero, weights))
     lost = _sum_members(node("Where", is_unknown, node("Abs", weights), zero))
-    is_whole = node("Equal", lost, zero)
-    unknown = graph.constant(np.array([np.nan]))
-    if combination.whole:
-        return node("Where", is_whole, out, unknown)
-    left = _sum_members(node("Where", is_unknown, zero, weights))
-    scaled = node("Where", node("Greater", left, zero), out / left, unknown)
-    return node("Where", is_whole, out, scaled)
+    return node("Where", node("Equal", lost, zero), out, graph.constant(np.array([np.nan])))
 
 
 def _combine_by_rank(combination: Ranks, z_hats: GraphValue) -> GraphValue:
@@ -152,9 +159,9 @@ def _sum_members(values: GraphValue) -> GraphValue:
     return values.graph.node("ReduceSum", values, np.array([0]), keepdims=0)
 
 
-def _build_unknown(z_hats: GraphValue) -> GraphValue:
-    node = z_hats.graph.node
-    return node("Or", node("IsNaN", z_hats), node("IsInf", z_hats))
+def _build_unknown(values: GraphValue) -> GraphValue:
+    """Whether each is NaN or infinite."""
+    return values.graph.node("IsNaN", values - values)
 
 
 def _build_group(combination: Weights, x: GraphValue, schema: FeatureSchema) -> GraphValue | None:

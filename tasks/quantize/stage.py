@@ -139,7 +139,7 @@ def compare_forms(
             batch_difference_sd=compute_batch_difference(run, judged),
             # With more digits, each run would give another number
             latency_ratio={
-                str(n_rows): round(float(np.median(of_form / of_fp32)), 1)
+                str(n_rows): 1.0 if form == "fp32" else round(float(np.median(of_form / of_fp32)), 1)
                 for n_rows, (of_fp32, of_form) in ((n, rounds.T) for n, rounds in seconds[form].items())
             },
             obstacle=None,
