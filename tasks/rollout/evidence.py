@@ -1,0 +1,75 @@
+"""Is the challenger better, or worse? Tests that hold however often they are looked at."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tasks.core.strict import Strict
+
+MIN_BLOCK = 5  # cutoffs of a block, where the horizon is shorter
+MAX_BLOCKS = 50  # up to which errors of the tests are measured (tests/rollout)
+CLIP_SD = 2.5  # a difference counts up to this many standard deviations
+_BETS = np.arange(1, 20) / 20
+
+
+class PairedLosses(NamedTuple):
+    """Mean losses by cutoff, in order of time, in units of the usual loss.
+
+    challenger, champion: (T,) of the cutoffs in the rollout whose outcomes are known.
+    before: (P,) champion minus challenger at cutoffs whose outcomes were known when it began.
+    """
+
+    challenger: np.ndarray
+    champion: np.ndarray
+    before: np.ndarray
+
+
+class RolloutEvidence(Strict):
+    """What the outcomes since a rollout began say.
+
+    n_cutoffs: whose outcomes are known. n_blocks: complete ones, which the tests count.
+    gain_frac: share by which the challenger's mean loss is lower; null without a cutoff.
+    better: value now of the bet that the challenger is not better than the margin asks for.
+    worse: largest value so far of the bet that the challenger is not worse.
+    """
+
+    n_cutoffs: int
+    n_blocks: int
+    gain_frac: float | None
+    better: float
+    worse: float
+
+
+def compute_evidence(losses: PairedLosses, horizon_steps: int, margin_frac: float) -> RolloutEvidence:
+    """Two bets on the differences of the losses, each of which starts with 1.
+
+    If the challenger is not better, the first one ever reaches 1 / alpha with probability alpha at
+    most (Ville 1939); the same holds for the second one if it is not worse. A bet is the mean over
+    19 fixed stakes of the products of 1 + stake * x (Waudby-Smith & Ramdas 2024,
+    doi:10.1093/jrsssb/qkad009). x is the mean difference of a block of `horizon_steps` cutoffs,
+    at least 5, in units of 2.5 standard deviations of `before`, cut off at -1 and 1. Forecasts of
+    one block share outcomes; what is left of dependence between blocks is measured, not proven
+    (tests/rollout).
+    """
+    n = len(losses.challenger)
+    difference = losses.champion - losses.challenger
+    unit = CLIP_SD * float(np.std(losses.before)) or 1.0
+    block = max(horizon_steps, MIN_BLOCK)
+    better = _compute_wealth((difference + margin_frac * losses.champion) / unit, block)
+    worse = _compute_wealth(-difference / unit, block)
+    champion = float(losses.champion.mean()) if n else 0.0
+    return RolloutEvidence(
+        n_cutoffs=n,
+        n_blocks=len(better) - 1,
+        gain_frac=1 - float(losses.challenger.mean()) / champion if champion > 0 else None,
+        better=float(better[-1]),
+        worse=float(worse.max()),
+    )
+
+
+def _compute_wealth(scaled: np.ndarray, block: int) -> np.ndarray:
+    """(1 + B,) value of the bet before the first block and after each."""
+    n_blocks = min(len(scaled) // block, MAX_BLOCKS)
+    x = np.clip(scaled[: n_blocks * block].reshape(n_blocks, block).mean(axis=1), -1, 1)
+    growth = np.cumprod(1 + _BETS[:, None] * x, axis=1).mean(axis=0)
+    return np.concatenate([[1.0], growth])
