@@ -1,4 +1,4 @@
-"""`rollout` of params.yaml: by which steps a challenger takes over, and who gets its answers."""
+"""`rollout` of params.yaml, what outcomes say of a challenger, and which series it answers for."""
 
 import hashlib
 from itertools import pairwise
@@ -44,6 +44,22 @@ class RolloutParams(Strict):
                 " 1; for example [0.1, 0.25, 0.5, 1]"
             )
         return steps
+
+
+class RolloutEvidence(Strict):
+    """What the outcomes since a rollout began say.
+
+    n_cutoffs: whose outcomes are known. n_blocks: complete ones, which the tests count.
+    gain_frac: share by which the challenger's mean loss is lower; null without a cutoff.
+    better: value now of the bet that the challenger is not better than the margin asks for.
+    worse: largest value so far of the bet that the challenger is not worse.
+    """
+
+    n_cutoffs: int
+    n_blocks: int
+    gain_frac: float | None
+    better: float
+    worse: float
 
 
 def is_assigned(key: str, salt: str, weight: float) -> bool:

@@ -2,8 +2,8 @@
 
 from typing import Literal, NamedTuple
 
-from tasks.core.rollout import RolloutParams
-from tasks.rollout.evidence import MAX_BLOCKS, RolloutEvidence
+from tasks.core.rollout import RolloutEvidence, RolloutParams
+from tasks.rollout.evidence import MAX_BLOCKS
 
 Action = Literal["advance", "promote", "back", "wait"]
 
@@ -47,24 +47,12 @@ def decide_move(
     n_since_move: cutoffs since the last move whose outcomes are known.
     is_paused: it goes back if it must, and nothing else.
     """
-    if guardrails.n_errors > params.max_errors:
-        return Move(
-            "back",
-            f"it failed {guardrails.n_errors} requests that the champion answered, more than"
-            f" `rollout.max_errors` = {params.max_errors}; the last: {guardrails.last_error}",
-        )
-    ratio = guardrails.latency_ratio
-    if ratio is not None and ratio > params.max_latency_ratio:
-        return Move(
-            "back",
-            f"its answers take {ratio:.1f} times as long, above `rollout.max_latency_ratio` ="
-            f" {params.max_latency_ratio:g}",
-        )
+    if fault := _find_fault(params, guardrails):
+        return Move("back", fault)
     figures = _describe_evidence(evidence)
     if evidence.worse >= 1 / params.alpha:
-        return Move(
-            "back", f"its forecasts are worse: {figures}, the bet is at {evidence.worse:.3g} of 1/alpha"
-        )
+        reason = f"its forecasts are worse: {figures}, the bet is at {evidence.worse:.3g}"
+        return Move("back", f"{reason} of {1 / params.alpha:.3g}")
     if is_paused:
         return Move("wait", f"paused: {figures}")
     is_over = evidence.n_cutoffs >= params.max_steps or evidence.n_blocks >= MAX_BLOCKS
@@ -72,12 +60,26 @@ def decide_move(
         return Move("back", f"it is neither better nor worse: {figures}, and the time is over")
     threshold = compute_threshold(params, step + 1)
     state = f"{figures}, the bet is at {evidence.better:.3g} of {threshold:.3g}"
-    if evidence.better < threshold:
-        return Move("wait", f"inconclusive: {state}")
-    if n_since_move < params.min_outcomes:
-        outcomes = f"{n_since_move} of `rollout.min_outcomes` = {params.min_outcomes}"
-        return Move("wait", f"{state}; {outcomes} at this step")
-    return Move("promote" if step + 2 == len(params.steps_frac) else "advance", state)
+    if evidence.better >= threshold and n_since_move >= params.min_outcomes:
+        return Move("promote" if step + 2 == len(params.steps_frac) else "advance", state)
+    if evidence.better >= threshold:
+        state += f"; {n_since_move} of `rollout.min_outcomes` = {params.min_outcomes} at this step"
+    return Move("wait", f"inconclusive: {state}")
+
+
+def _find_fault(params: RolloutParams, guardrails: Guardrails) -> str | None:
+    if guardrails.n_errors > params.max_errors:
+        return (
+            f"it failed {guardrails.n_errors} requests that the champion answered, more than"
+            f" `rollout.max_errors` = {params.max_errors}; the last: {guardrails.last_error}"
+        )
+    ratio = guardrails.latency_ratio
+    if ratio is not None and ratio > params.max_latency_ratio:
+        return (
+            f"its answers take {ratio:.1f} times as long, above `rollout.max_latency_ratio` ="
+            f" {params.max_latency_ratio:g}"
+        )
+    return None
 
 
 def _describe_evidence(evidence: RolloutEvidence) -> str:

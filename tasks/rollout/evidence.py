@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.core.strict import Strict
+from tasks.core.rollout import RolloutEvidence
 
 MIN_BLOCK = 5  # cutoffs of a block, where the horizon is shorter
 MAX_BLOCKS = 50  # up to which errors of the tests are measured (tests/rollout)
@@ -22,22 +22,6 @@ class PairedLosses(NamedTuple):
     challenger: np.ndarray
     champion: np.ndarray
     before: np.ndarray
-
-
-class RolloutEvidence(Strict):
-    """What the outcomes since a rollout began say.
-
-    n_cutoffs: whose outcomes are known. n_blocks: complete ones, which the tests count.
-    gain_frac: share by which the challenger's mean loss is lower; null without a cutoff.
-    better: value now of the bet that the challenger is not better than the margin asks for.
-    worse: largest value so far of the bet that the challenger is not worse.
-    """
-
-    n_cutoffs: int
-    n_blocks: int
-    gain_frac: float | None
-    better: float
-    worse: float
 
 
 def compute_evidence(losses: PairedLosses, horizon_steps: int, margin_frac: float) -> RolloutEvidence:

@@ -1,12 +1,14 @@
 """The tests of a rollout: how often they are wrong, how soon they are right, and what follows."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tasks.core.rollout import RolloutParams, is_assigned
+from tasks.core.rollout import RolloutEvidence, RolloutParams, is_assigned
 from tasks.rollout.decide import Guardrails, compute_threshold, decide_move
-from tasks.rollout.evidence import MAX_BLOCKS, PairedLosses, RolloutEvidence, compute_evidence
+from tasks.rollout.evidence import MAX_BLOCKS, PairedLosses, compute_evidence
 
 PARAMS = RolloutParams(steps_frac=(0.1, 0.25, 0.5, 1), max_steps=250)
 HORIZON, N_BEFORE, N_LIVE = 5, 120, 250
@@ -14,7 +16,9 @@ NOTHING = RolloutEvidence(n_cutoffs=10, n_blocks=2, gain_frac=0.0, better=1.0, w
 
 
 def draw_losses(n_runs, rho, bias=0.0, seed=0):
-    """(champion, challenger), each (n_runs, time): AR(1) around 1; *bias* in sd of the difference."""
+    """(champion, challenger), each (n_runs, time): AR(1) around 1.
+
+    bias: in sd of the difference."""
     rng = np.random.default_rng(seed)
     n_times = N_BEFORE + N_LIVE
     noise = rng.normal(size=(2, n_runs, n_times))
@@ -117,7 +121,7 @@ def test_assignments_are_sticky_as_large_as_the_weight_and_another_rollouts_are_
     keys = [f"series {k}" for k in range(4000)]
     at = {weight: {k for k in keys if is_assigned(k, "a", weight)} for weight in (0, 0.1, 0.25, 0.5, 1)}
     weights = sorted(at)
-    assert all(at[low] <= at[high] for low, high in zip(weights, weights[1:], strict=False))
+    assert all(at[low] <= at[high] for low, high in pairwise(weights))
     assert all(len(at[weight]) == pytest.approx(weight * 4000, abs=130) for weight in weights)
     assert (at[0], len(at[1])) == (set(), 4000)
     both = at[0.5] & {k for k in keys if is_assigned(k, "b", 0.5)}
@@ -149,10 +153,11 @@ def test_each_fact_has_its_move(change, guardrails, n_since_move, is_paused, act
 
 
 def test_the_last_step_asks_for_all_of_the_level():
-    assert [compute_threshold(PARAMS, step) for step in (1, 2, 3)] == pytest.approx([2.71, 7.37, 20], abs=0.01)
-    assert decide_move(PARAMS, 2, NOTHING.model_copy(update={"better": 19.9}), 9, Guardrails()).action == "wait"
-    promoted = decide_move(PARAMS, 2, NOTHING.model_copy(update={"better": 20.1}), 9, Guardrails())
-    assert promoted.action == "promote"
+    thresholds = [compute_threshold(PARAMS, step) for step in (1, 2, 3)]
+    assert thresholds == pytest.approx([2.71, 7.37, 20], abs=0.01)
+    for better, action in ((19.9, "wait"), (20.1, "promote")):
+        evidence = NOTHING.model_copy(update={"better": better})
+        assert decide_move(PARAMS, 2, evidence, 9, Guardrails()).action == action
 
 
 @pytest.mark.parametrize("steps", [[1], [0.5, 0.25, 1], [0.1, 0.5], [0.1, 1.2], [-0.1, 1]])
