@@ -5,7 +5,9 @@ from prefect.cache_policies import NO_CACHE
 
 from flows._stages import LIMIT_S, StageRun, build_run_namer, run_flow_stage
 from tasks.core.reports.promote import GateDecision
+from tasks.core.rollout import SECTION, RolloutParams
 from tasks.edges.mlflow_delivery import publish_runs
+from tasks.edges.params import read_document
 from tasks.edges.run_stage import delete_unused_cache
 from tasks.edges.settings import ROOT, read_settings
 from tasks.promote.apply import apply_decision
@@ -38,7 +40,9 @@ def promotion(limit_s: float = LIMIT_S) -> list[StageRun]:
     name="apply", task_run_name="apply", persist_result=True, result_serializer="json", cache_policy=NO_CACHE
 )
 def _apply() -> str | None:
-    champion = apply_decision(ROOT / GateDecision.PATH)
+    champion = apply_decision(
+        ROOT / GateDecision.PATH, rollout=read_document().parse_stage(SECTION, RolloutParams)
+    )
     get_run_logger().info("Champion: %s", champion.version if champion else "as before")
     publish_runs()
     return champion.digest if champion else None

@@ -117,7 +117,7 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
     whole, and the next call completes the work.
     Raises ReleaseError when the folder has no manifest, or is of another dataset.
     """
-    release = _read_release_identity(release_folder)
+    release = read_release_identity(release_folder)
     if release.dataset != dataset:
         raise ReleaseError(
             f"{release_folder} is a release of {release.dataset!r}, not of {dataset!r}. Promote it in its"
@@ -126,12 +126,12 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
     with _wait_for_promotion_lock(dataset):
         now = read_champion(dataset)
         if now is not None and now.digest == release.digest:
-            _write_release_copy(dataset, release_folder, get_champion_folder(now))  # heals a damaged one
+            write_release_copy(dataset, release_folder, get_champion_folder(now))  # heals a damaged one
             return now
         journal = read_journal(dataset)
         champion = build_champion(release, decision, journal)
         # 1.
-        _write_release_copy(dataset, release_folder, get_champion_folder(champion))
+        write_release_copy(dataset, release_folder, get_champion_folder(champion))
         # 2.
         if not journal or journal[-1].digest != champion.digest:
             append_line(_get_journal_path(dataset), champion.model_dump(mode="json"))
@@ -205,7 +205,7 @@ def _decide_version(digest: str, journal: Sequence[ChampionRecord]) -> str:
     return versions.get(digest, f"1.{len(versions)}.0")
 
 
-def _write_release_copy(dataset: str, source: Path, target: Path) -> None:
+def write_release_copy(dataset: str, source: Path, target: Path) -> None:
     """Copy a release without the releases nested in it.
 
     The baseline is a release of its own in models/release. The release inside the Bento is a part.
@@ -225,7 +225,7 @@ def _write_release_copy(dataset: str, source: Path, target: Path) -> None:
 def _is_whole(folder: Path) -> bool:
     """Whether the release in *folder* has the bytes that were sealed."""
     try:
-        files = _read_release_identity(folder).files
+        files = read_release_identity(folder).files
     except (ReleaseError, ValueError):
         return False
     paths = {folder / name: sealed for name, sealed in files.items()}
@@ -239,7 +239,12 @@ def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
     """
     newest_first = list(dict.fromkeys(champion.digest for champion in reversed(read_journal(dataset))))
     kept = set(newest_first[: max(read_settings().keep_releases, 2)]) | ({former.digest} if former else set())
-    folders = [get_release_folder(digest) for digest in newest_first if digest not in kept]
+    delete_releases(dataset, [digest for digest in newest_first if digest not in kept])
+
+
+def delete_releases(dataset: str, digests: Sequence[str]) -> None:
+    """Delete those releases of *dataset* that nothing uses."""
+    folders = [get_release_folder(digest) for digest in digests]
     in_use = _read_references() if (old := [folder for folder in folders if folder.exists()]) else set()
     for folder in old:
         if folder.name not in in_use:
@@ -262,6 +267,7 @@ def _read_references() -> set[str]:
     for path in (
         home / "up" / "state.json",
         *home.glob("registry/*/champion.json"),
+        *home.glob("registry/*/rollout.json"),
         *ROOT.glob("data/decisions/*/decision.json"),
     ):
         with suppress(FileNotFoundError):
@@ -272,7 +278,8 @@ def _read_references() -> set[str]:
     return set(re.findall(r"\w+", "\n".join(references))) | list_pinned_releases()
 
 
-def _read_release_identity(folder: Path) -> ReleaseIdentity:
+def read_release_identity(folder: Path) -> ReleaseIdentity:
+    """Of the sealed release in *folder*. Raises ReleaseError when it has no manifest."""
     path = folder / MANIFEST
     if not path.exists():
         raise ReleaseError(

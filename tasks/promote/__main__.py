@@ -10,14 +10,16 @@ from pathlib import Path
 
 from tasks.core.errors import OtherDatasetError
 from tasks.core.reports.promote import GateDecision, GateKey
+from tasks.core.rollout import SECTION, RolloutParams
 from tasks.edges.artifacts import read_json, read_last_report, write_folder, write_report
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
 from tasks.edges.files import compute_file_hash
 from tasks.edges.mlflow_delivery import publish_alongside
-from tasks.edges.params import read_document
+from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.refreshed import is_refreshed_since
 from tasks.edges.registry import ChampionRecord, publish_rows_file, read_champion
+from tasks.edges.rollouts import find_active_rollout
 from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import has_news
 from tasks.promote.params import PromoteParams
@@ -48,8 +50,12 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
         print(f"promote: nothing new, the verdict stays: {last.decision} ({last.reason})")
         return
     with deliver():  # MLflow's import runs alongside the gate
-        decision = _build_decision(dataset, params, key, _find_opponent(champion, key), root)
+        decision = _build_decision(document, params, key, _find_opponent(champion, key), root)
     print(f"promote: {decision.decision}: {decision.reason}")
+    if (rollout := find_active_rollout(dataset)) is not None:
+        print(
+            f"promote: {rollout.model} answers for {rollout.weight:.0%} of the series, see `tidemill rollout`"
+        )
 
 
 def _build_key(params: PromoteParams, root: Path) -> GateKey:
@@ -87,7 +93,7 @@ def _find_opponent(champion: ChampionRecord | None, key: GateKey) -> str | None:
 
 
 def _build_decision(
-    dataset: str, params: PromoteParams, key: GateKey, opponent: str | None, root: Path
+    document: ParamsDocument, params: PromoteParams, key: GateKey, opponent: str | None, root: Path
 ) -> GateDecision:
     # This and the next: a verdict that stays needs neither onnxruntime nor features
     from tasks.core.frames import SERIES, get_newest_known_at
@@ -99,6 +105,7 @@ def _build_decision(
     from tasks.promote.stage import decide_promotion
     from tasks.release import load_release
 
+    dataset, rollout = document.dataset, document.parse_stage(SECTION, RolloutParams)
     rows, release = read_frame(root / ROWS, SERIES), root / "models/release"
     champion = None if opponent is None else load_release(read_settings().home / "releases" / opponent)
     challenger, baseline = load_release(release), load_release(release / "baseline")
@@ -118,7 +125,7 @@ def _build_decision(
         write_report(folder / "decision.json", decision)
         write_frame(folder / "losses.parquet", losses, LOSSES)
         if applied:
-            apply_winner(decision, root)
+            apply_winner(decision, root, rollout)
     return decision
 
 

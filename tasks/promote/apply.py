@@ -4,23 +4,31 @@ from pathlib import Path
 
 from tasks.core.errors import ReleaseError
 from tasks.core.reports.promote import GateDecision
+from tasks.core.rollout import RolloutParams
 from tasks.edges.artifacts import read_report
 from tasks.edges.registry import ChampionRecord, apply_promotion, read_champion
+from tasks.edges.rollouts import start_rollout
 from tasks.edges.settings import ROOT
 from tasks.release import check_manifest
 
+AT_ONE_STEP = RolloutParams()
 
-def apply_decision(decision_path: Path, root: Path = ROOT) -> ChampionRecord | None:
-    """Apply a decision.json: the winner's release becomes champion.
 
-    None when it says that nothing changes.
+def apply_decision(
+    decision_path: Path, root: Path = ROOT, rollout: RolloutParams = AT_ONE_STEP
+) -> ChampionRecord | None:
+    """Apply a decision.json: the winner's release becomes champion, by the steps of *rollout*.
+
+    Returns the champion then; None when the decision says that nothing changes.
     Raises ReleaseError when the world is no longer the one that was decided on: the release's bytes
     are others, or there is another champion.
     """
-    return apply_winner(read_report(decision_path, GateDecision), root)
+    return apply_winner(read_report(decision_path, GateDecision), root, rollout)
 
 
-def apply_winner(decision: GateDecision, root: Path = ROOT) -> ChampionRecord | None:
+def apply_winner(
+    decision: GateDecision, root: Path = ROOT, rollout: RolloutParams = AT_ONE_STEP
+) -> ChampionRecord | None:
     """Like `apply_decision`, for a decision in memory. A winner that is champion already stays."""
     if decision.winner_digest is None:
         return None
@@ -38,6 +46,10 @@ def apply_winner(decision: GateDecision, root: Path = ROOT) -> ChampionRecord | 
             f"{folder} has digest {_format_digest(digest)}, the decision is about"
             f" {_format_digest(decision.winner_digest)}. Decide again with `dvc repro promote`."
         )
+    is_compared = decision.decision == "promote" and decision.opponent_digest == current
+    if now is not None and is_compared and rollout.steps_frac:
+        start_rollout(dataset, folder, decision, rollout)
+        return now
     return apply_promotion(dataset, folder, decision)
 
 

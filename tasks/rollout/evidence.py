@@ -1,5 +1,6 @@
 """Is the challenger better, or worse? Tests that hold however often they are looked at."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +17,13 @@ class PairedLosses(NamedTuple):
     """Mean losses by cutoff, in order of time, in units of the usual loss.
 
     challenger, champion: (T,) of the cutoffs in the rollout whose outcomes are known.
-    before: (P,) champion minus challenger at cutoffs whose outcomes were known when it began.
+    challenger_before, champion_before: (P,) of cutoffs whose outcomes were known when it began.
     """
 
     challenger: np.ndarray
     champion: np.ndarray
-    before: np.ndarray
+    challenger_before: np.ndarray
+    champion_before: np.ndarray
 
 
 def compute_evidence(losses: PairedLosses, horizon_steps: int, margin_frac: float) -> RolloutEvidence:
@@ -31,13 +33,18 @@ def compute_evidence(losses: PairedLosses, horizon_steps: int, margin_frac: floa
     most (Ville 1939); the same holds for the second one if it is not worse. A bet is the mean over
     19 fixed stakes of the products of 1 + stake * x (Waudby-Smith & Ramdas 2024,
     doi:10.1093/jrsssb/qkad009). x is the mean difference of a block of `horizon_steps` cutoffs,
-    at least 5, in units of 2.5 standard deviations of `before`, cut off at -1 and 1. Forecasts of
-    one block share outcomes; what is left of dependence between blocks is measured, not proven
-    (tests/rollout).
+    at least 5, in units of 2.5 standard deviations of the differences before the rollout, cut off
+    at -1 and 1. Forecasts of one block share outcomes; what is left of dependence between blocks is
+    measured, not proven (tests/rollout).
     """
     n = len(losses.challenger)
     difference = losses.champion - losses.challenger
-    unit = CLIP_SD * float(np.std(losses.before)) or 1.0
+    sd = min(
+        float(np.std(losses.champion_before - losses.challenger_before)),
+        math.sqrt(2)
+        * float(np.std(losses.champion_before)),  # that of a challenger that is biased has no say
+    )
+    unit = CLIP_SD * sd or 1.0
     block = max(horizon_steps, MIN_BLOCK)
     better = _compute_wealth((difference + margin_frac * losses.champion) / unit, block)
     worse = _compute_wealth(-difference / unit, block)

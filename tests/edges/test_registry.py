@@ -175,7 +175,7 @@ def test_an_unsealed_folder_is_refused(home, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "dies_in", ["_write_release_copy", "append_line", "write_json", "_delete_old_releases"]
+    "dies_in", ["write_release_copy", "append_line", "write_json", "_delete_old_releases"]
 )
 def test_a_promotion_that_died_leaves_a_champion_and_is_finished_by_the_next(
     home, sealed, monkeypatch, dies_in

@@ -31,11 +31,11 @@ def draw_losses(n_runs, rho, bias=0.0, seed=0):
 
 def run_rollout(champion, challenger, params=PARAMS):
     """(last action, cutoffs until then) of one rollout that is judged after each outcome."""
-    before, step, moved = (champion - challenger)[:N_BEFORE], 0, 0
+    before, step, moved = (challenger[:N_BEFORE], champion[:N_BEFORE]), 0, 0
     for n in range(N_LIVE + 1):
         live = slice(N_BEFORE, N_BEFORE + n)
         evidence = compute_evidence(
-            PairedLosses(challenger[live], champion[live], before), HORIZON, params.margin_frac
+            PairedLosses(challenger[live], champion[live], *before), HORIZON, params.margin_frac
         )
         move = decide_move(params, step, evidence, n - moved, Guardrails())
         if move.action in {"promote", "back"}:
@@ -56,8 +56,8 @@ def count_frac(runs, action):
 
 @pytest.mark.parametrize("rho", [0.0, 0.7])
 def test_equal_releases_rarely_go_back_as_worse_and_rarely_take_over(rho):
-    runs = run_all(60, rho)
-    assert max(count_frac(runs, "back"), count_frac(runs, "promote")) <= 0.10  # .05 + 2 sd of 60 draws
+    runs = run_all(40, rho)
+    assert max(count_frac(runs, "back"), count_frac(runs, "promote")) <= 0.125  # .05 + 2 sd of 40 draws
 
 
 @pytest.mark.chaos
@@ -92,20 +92,21 @@ def test_power_is_printed(rho, margin_frac):
 
 
 def test_the_bet_is_the_mean_of_products():
-    """By hand: two blocks of x = .4, the third is not complete."""
-    before = np.array([-1.0, 1.0])
-    losses = PairedLosses(np.full(14, 1.0), np.full(14, 2.0), before)
+    """By hand: the champion's sd is 1, the difference's 2, so x = 1 / (2.5 sqrt 2); two blocks."""
+    losses = PairedLosses(np.full(14, 1.0), np.full(14, 2.0), np.array([0.0, 2.0]), np.array([2.0, 0.0]))
     found = compute_evidence(losses, HORIZON, 0.0)
     bets = [k / 20 for k in range(1, 20)]
     assert found.n_blocks == 2
-    assert found.better == pytest.approx(sum((1 + 0.4 * b) ** 2 for b in bets) / 19)
+    assert found.better == pytest.approx(sum((1 + b / (2.5 * 2**0.5)) ** 2 for b in bets) / 19)
     assert found.worse == 1.0  # before the first block
     assert found.gain_frac == pytest.approx(0.5)
 
 
 def test_a_margin_helps_the_challenger_and_never_hides_that_it_is_worse():
     champion, challenger = (part[0] for part in draw_losses(1, 0.5, bias=0.3))
-    losses = PairedLosses(challenger[N_BEFORE:], champion[N_BEFORE:], (champion - challenger)[:N_BEFORE])
+    losses = PairedLosses(
+        challenger[N_BEFORE:], champion[N_BEFORE:], challenger[:N_BEFORE], champion[:N_BEFORE]
+    )
     strict, lenient = (compute_evidence(losses, HORIZON, margin) for margin in (0.0, 0.2))
     assert lenient.better > strict.better
     assert lenient.worse == strict.worse
@@ -113,7 +114,9 @@ def test_a_margin_helps_the_challenger_and_never_hides_that_it_is_worse():
 
 def test_blocks_beyond_the_measured_ones_do_not_count():
     steps = HORIZON * (MAX_BLOCKS + 20)
-    found = compute_evidence(PairedLosses(np.ones(steps), np.ones(steps), np.ones(3)), HORIZON, 0.0)
+    found = compute_evidence(
+        PairedLosses(np.ones(steps), np.ones(steps), np.ones(3), np.ones(3)), HORIZON, 0.0
+    )
     assert (found.n_blocks, found.better, found.worse) == (MAX_BLOCKS, 1.0, 1.0)
 
 

@@ -1,0 +1,136 @@
+"""Look at the rollout of the current dataset, and move it when the evidence says so."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tasks.core.errors import ReleaseError
+from tasks.core.frames import SERIES, get_newest_known_at
+from tasks.core.rollout import RolloutEvidence
+from tasks.edges.artifacts import read_frame
+from tasks.edges.params import read_dataset
+from tasks.edges.registry import (
+    ChampionRecord,
+    apply_promotion,
+    get_champion_folder,
+    get_release_folder,
+    get_rows_path,
+    read_champion,
+)
+from tasks.edges.rollouts import (
+    JUDGE,
+    Rollout,
+    find_active_rollout,
+    read_challenger_errors,
+    write_judgement,
+    write_move,
+)
+from tasks.edges.served import read_answer_times
+from tasks.edges.settings import ROOT
+from tasks.retrain.journal import read_retrainings, write_end
+from tasks.rollout.decide import Action, Guardrails, Move, decide_move
+
+PREDICT = "POST /api/v1/predict"
+MIN_ANSWERS = 50  # of each release, for a 95th percentile
+
+
+class RolloutJudgement(NamedTuple):
+    """What a judgement has found. rollout: after it. action: `wait` changed nothing."""
+
+    rollout: Rollout
+    action: Action
+    reason: str
+
+
+def judge_rollout(root: Path = ROOT, report: Callable[[str], None] = print) -> RolloutJudgement | None:
+    """Judge the active rollout of the current dataset, and move it; None when there is none.
+
+    report: called with what was found. A kill in between leaves a champion, and the next call
+    completes the move.
+    """
+    dataset = read_dataset(root)
+    if (rollout := find_active_rollout(dataset)) is None:
+        return None
+    champion = read_champion(dataset)
+    if champion is not None and champion.digest == rollout.challenger:  # a kill after the promotion
+        judgement = RolloutJudgement(_end(rollout, "promoted", rollout.reason), "promote", rollout.reason)
+    elif champion is None or champion.digest != rollout.champion:
+        reason = "another release has become champion"
+        judgement = RolloutJudgement(_end(rollout, "back", reason), "back", reason)
+    else:
+        judgement = _judge(rollout, champion)
+    report(f"rollout: {rollout.model} {rollout.challenger[:12]}: {judgement.action}: {judgement.reason}")
+    return judgement
+
+
+def _judge(rollout: Rollout, champion: ChampionRecord) -> RolloutJudgement:
+    # A refresh without a rollout needs neither onnxruntime nor features
+    from tasks.release import load_release
+    from tasks.rollout.evidence import compute_evidence
+    from tasks.rollout.losses import compute_live_losses
+
+    try:
+        challenger = load_release(get_release_folder(rollout.challenger))
+    except ReleaseError as error:
+        return _apply(rollout, Move("back", str(error)), None, {})
+    rows = read_frame(get_rows_path(rollout.dataset), SERIES)
+    live = compute_live_losses(
+        challenger, load_release(get_champion_folder(champion)), rows, rollout.begun_as_of
+    )
+    evidence = compute_evidence(live.losses, live.horizon_steps, rollout.params.margin_frac)
+    newest = get_newest_known_at(rows)
+    guardrails = read_guardrails(rollout)
+    move = decide_move(
+        rollout.params,
+        rollout.step,
+        evidence,
+        sum(cutoff >= rollout.moved_as_of for cutoff in live.cutoffs),
+        guardrails,
+        is_paused=rollout.state == "paused",
+    )
+    if move.action == "promote":
+        decision = rollout.decision.model_copy(update={"as_of": newest})
+        apply_promotion(rollout.dataset, get_release_folder(rollout.challenger), decision)
+    judgement = {"as_of": newest, "action": move.action, "reason": move.reason, **guardrails._asdict()}
+    return _apply(rollout, move, evidence, judgement)
+
+
+def _apply(
+    rollout: Rollout, move: Move, evidence: RolloutEvidence | None, judgement: dict[str, object]
+) -> RolloutJudgement:
+    if move.action == "promote":
+        after = _end(rollout, "promoted", move.reason, evidence)
+    elif move.action == "back":
+        after = _end(rollout, "back", move.reason, evidence)
+    elif move.action == "advance":
+        step = {"step": rollout.step + 1, "moved_as_of": judgement["as_of"], "evidence": evidence}
+        after = write_move(rollout, JUDGE, move.reason, **step)
+    else:
+        after = rollout
+    write_judgement(after, {**judgement, "evidence": None if evidence is None else evidence.model_dump()})
+    return RolloutJudgement(after, move.action, move.reason)
+
+
+def _end(rollout: Rollout, state: str, reason: str, evidence: RolloutEvidence | None = None) -> Rollout:
+    """Write the end of *rollout*. A retraining whose release went back has brought none."""
+    if state == "back":
+        for last in read_retrainings(rollout.dataset)[-1:]:
+            if last.new_digest == rollout.challenger != last.digest:
+                write_end(rollout.dataset, last, last.digest, f"back: {reason}")
+    return write_move(rollout, JUDGE, reason, state=state, evidence=evidence)
+
+
+def read_guardrails(rollout: Rollout) -> Guardrails:
+    """What the service has seen of the challenger; its times since the last move."""
+    errors = read_challenger_errors(rollout)
+    times = [
+        read_answer_times(rollout.dataset, digest, PREDICT, rollout.moved_at)
+        for digest in (rollout.challenger, rollout.champion)
+    ]
+    ratio = None
+    if min(map(len, times)) >= MIN_ANSWERS:
+        ours, theirs = (float(np.quantile(part, 0.95)) for part in times)
+        ratio = ours / theirs if theirs > 0 else None
+    return Guardrails(len(errors), errors[-1] if errors else "", ratio)

@@ -1,0 +1,227 @@
+"""A rollout of a small dataset from the gate to its end, on rows that come later."""
+
+import json
+from contextlib import nullcontext
+from datetime import timedelta
+
+import polars as pl
+import pytest
+from homes import at_home, small_root
+from reports import gate_decision
+from small_release import START, build_biased_release, build_small_release, small_rows
+
+from tasks.core.errors import JournalError, ReleaseError, RolloutError
+from tasks.core.frames import SERIES
+from tasks.core.rollout import RolloutParams
+from tasks.edges.artifacts import read_json, write_frame
+from tasks.edges.registry import apply_promotion, get_release_folder, get_rows_path, read_champion
+from tasks.edges.rollouts import (
+    apply_rollout_command,
+    find_active_rollout,
+    get_rollout_path,
+    read_rollout,
+    read_rollout_moves,
+    start_rollout,
+    write_challenger_error,
+    write_move,
+)
+from tasks.promote.__main__ import main as promote
+from tasks.release import load_release
+from tasks.release.manifest import read_manifest
+from tasks.rollout.losses import compute_live_losses
+from tasks.rollout.stage import judge_rollout
+
+ROWS = small_rows(700)
+BEGUN = START + timedelta(days=500)
+PARAMS = RolloutParams(steps_frac=(0.1, 0.5, 1), max_steps=180)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Releases of the rows until BEGUN: `good`, `plain`, and `biased`, which is `plain` with a
+    constant bias that its own errors of before do not show. `root`: with params.yaml."""
+    folder = tmp_path_factory.mktemp("built")
+    rows = select_known(500)
+    build_small_release(folder / "good", rows, 60, weights={"ridge": 1.0}, model="good")
+    build_small_release(folder / "plain", rows, 60, weights={"last_value": 1.0}, model="plain")
+    build_biased_release(folder / "biased", rows)
+    (folder / "root").mkdir()
+    (folder / "root/params.yaml").write_text("dataset: small\nmodels: []\ndatasets: {small: {}}\n")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path, built):
+    """With `plain` as champion."""
+    with at_home(tmp_path / "home") as home:
+        apply_promotion("small", built / "plain", gate_decision(as_of=BEGUN))
+        yield home
+
+
+def select_known(day):
+    return ROWS.filter(pl.col("known_at") <= START + timedelta(days=day))
+
+
+def begin(built, name, params=PARAMS):
+    decision = gate_decision(as_of=BEGUN, decision="promote")
+    return start_rollout("small", built / name, decision, params)
+
+
+def judge_at(built, day, lines=None):
+    write_frame(get_rows_path("small"), select_known(day), SERIES)
+    return judge_rollout(built / "root", report=[].append if lines is None else lines.append)
+
+
+def test_a_biased_challenger_goes_back_within_the_label_delay_and_eight_blocks(home, built):
+    """Its horizon is 5 days; nothing but its forecasts is wrong."""
+    plain = read_champion("small")
+    begin(built, "biased")
+    assert judge_at(built, 510).action == "wait"
+    judgement = judge_at(built, 500 + 5 + 8 * 5)
+    assert (judgement.action, judgement.rollout.state, judgement.rollout.weight) == ("back", "back", 0.0)
+    assert "worse" in judgement.reason
+    assert read_champion("small") == plain
+    assert judge_at(built, 600) is None
+
+
+def test_a_better_challenger_rises_step_by_step_and_becomes_champion(home, built):
+    begin(built, "good")
+    days = {510: "wait", 550: "advance", 551: "wait", 620: "promote"}
+    assert {day: judge_at(built, day).action for day in days} == days
+    champion = read_champion("small")
+    assert (champion.digest, champion.version) == (read_manifest(built / "good").digest, "1.1.0")
+    assert champion.promoted_as_of == START + timedelta(days=620)
+    moves = read_rollout_moves("small")
+    assert [(move.state, move.step) for move in moves] == [("running", 0), ("running", 1), ("promoted", 1)]
+    assert all(move.evidence.better > 4 for move in moves[1:])
+
+
+def test_a_kill_between_the_champion_and_the_journal_is_completed(home, built):
+    rollout = begin(built, "good")
+    apply_promotion("small", get_release_folder(rollout.challenger), rollout.decision)
+    assert judge_at(built, 505).rollout.state == "promoted"
+
+
+def test_another_champion_ends_it(home, built):
+    begin(built, "good")
+    apply_promotion("small", built / "biased", gate_decision(as_of=BEGUN))
+    judgement = judge_at(built, 505)
+    assert (judgement.rollout.state, judgement.reason) == ("back", "another release has become champion")
+
+
+def test_a_challenger_whose_bytes_were_changed_goes_back(home, built):
+    rollout = begin(built, "good")
+    member = next((get_release_folder(rollout.challenger) / "members").iterdir())
+    member.write_bytes(b"!")
+    assert member.name in judge_at(built, 505).reason
+
+
+def test_errors_that_the_champion_answered_send_it_back_and_those_of_others_do_not(home, built):
+    rollout = begin(built, "good")
+    for _ in range(4):
+        write_challenger_error("small", "another", "x")
+    assert judge_at(built, 505).action == "wait"
+    for k in range(4):
+        write_challenger_error("small", rollout.challenger, f"no {k}\nat all")
+    judgement = judge_at(built, 505)
+    assert judgement.action == "back"
+    assert "no 3 at all" in judgement.reason
+
+
+def test_the_verdict_follows_from_the_rows_however_often_it_is_looked_for(home, built):
+    begin(built, "biased")
+    judged = [judge_at(built, day) for day in (510, 520)]
+    with at_home(home.with_name("once")):
+        apply_promotion("small", built / "plain", gate_decision(as_of=BEGUN))
+        begin(built, "biased")
+        assert judge_at(built, 520).reason == judged[-1].reason
+    kept = read_json(get_rollout_path("small").with_suffix(".json"))["judgement"]
+    assert (kept["reason"], kept["evidence"]["n_cutoffs"]) == (judged[-1].reason, 16)
+
+
+def test_losses_are_those_of_the_gate_in_a_unit_that_later_rows_do_not_change(home, built):
+    good, plain = (load_release(built / name) for name in ("good", "plain"))
+    short, long = (compute_live_losses(good, plain, select_known(day), BEGUN) for day in (560, 650))
+    n = len(short.cutoffs)
+    assert (short.cutoffs[0], n, len(long.cutoffs)) == (BEGUN, 56, 146)
+    assert short.cutoffs == long.cutoffs[:n]
+    assert short.losses.champion.tolist() == long.losses.champion[:n].tolist()
+    assert short.losses.champion_before.tolist() == long.losses.champion_before.tolist()
+    usual = (long.losses.champion.mean() + long.losses.challenger.mean()) / 2
+    assert 0.5 < usual < 2
+
+
+def test_a_pause_holds_the_weight_and_an_abort_goes_back(home, built):
+    begin(built, "good")
+    paused = apply_rollout_command("small", "pause", "ann", "holiday")
+    assert (paused.state, paused.weight, paused.by, paused.reason) == ("paused", 0.1, "ann", "holiday")
+    assert apply_rollout_command("small", "pause", "bob", "") == paused
+    judgement = judge_at(built, 560)
+    assert (judgement.action, judgement.rollout.step) == ("wait", 0)
+    assert apply_rollout_command("small", "resume", "ann", "").state == "running"
+    assert judge_at(built, 560).action == "advance"
+    aborted = apply_rollout_command("small", "abort", "ann", "no longer wanted")
+    assert (aborted.state, aborted.weight) == ("back", 0.0)
+    with pytest.raises(RolloutError, match="nothing to resume"):
+        apply_rollout_command("small", "resume", "ann", "")
+
+
+def test_a_move_on_a_state_that_is_gone_is_refused(home, built):
+    rollout = begin(built, "good")
+    apply_rollout_command("small", "abort", "ann", "")
+    with pytest.raises(RolloutError, match="moved meanwhile"):
+        write_move(rollout, "judge", "late", step=1)
+    assert read_rollout("small").state == "back"
+
+
+def test_a_second_begin_changes_nothing_and_what_went_back_stays_so(home, built):
+    first = begin(built, "good")
+    assert begin(built, "good") == first
+    apply_rollout_command("small", "abort", "ann", "")
+    assert begin(built, "good").state == "back"
+    assert find_active_rollout("small") is None
+
+
+def test_the_next_that_passes_the_gate_takes_the_place(home, built):
+    begin(built, "good")
+    begin(built, "biased")
+    states = [(move.model, move.state) for move in read_rollout_moves("small")]
+    assert states == [("good", "running"), ("good", "back"), ("biased", "running")]
+
+
+def test_a_line_that_was_cut_off_counts_as_not_written_and_a_changed_one_is_found(home, built):
+    rollout = begin(built, "good")
+    path = get_rollout_path("small")
+    with path.open("a") as handle:
+        handle.write('{"state": "ba')
+    assert read_rollout("small") == rollout
+    line = json.loads(path.read_text().splitlines()[0])
+    path.write_text(json.dumps({**line, "step": 1}, sort_keys=True) + "\n")
+    with pytest.raises(JournalError, match="Line 1"):
+        judge_at(built, 505)
+
+
+def test_an_unsealed_folder_begins_nothing(home, tmp_path):
+    with pytest.raises(ReleaseError, match="no sealed release"):
+        start_rollout("small", tmp_path, gate_decision(as_of=BEGUN), PARAMS)
+    assert read_rollout("small") is None
+
+
+def test_a_release_that_passes_the_gate_begins_a_rollout_where_params_ask_for_one(tmp_path):
+    """The first champion, of which there is nothing to compare, needs none."""
+    rows = select_known(500)
+    root = small_root(
+        tmp_path / "root", rows, challenger={"weights": {"last_value": 1.0}, "model": "plain"},
+        rollout={"steps_frac": [0.25, 1]},
+    )  # fmt: skip
+    with at_home(tmp_path / "home"):
+        promote(root, deliver=nullcontext)
+        first = read_champion("small")
+        assert read_rollout("small") is None
+        build_small_release(root / "models/release", rows, 120, weights={"ridge": 1.0}, model="better")
+        promote(root, deliver=nullcontext)
+        rollout = find_active_rollout("small")
+        assert read_champion("small") == first
+        assert (rollout.model, rollout.weight, rollout.champion) == ("better", 0.25, first.digest)
+        promote(root, deliver=nullcontext)
+        assert find_active_rollout("small") == rollout
