@@ -47,6 +47,18 @@ RELEASE: shapes.ReleaseRecord = {
     "seen_until": "2018-01-03T00:00:00Z",
     "promoted_as_of": "2019-01-01T00:00:00Z",
 }
+ROLLOUT: shapes.RolloutState = {
+    "dataset": "tides",
+    "challenger": "5ab1...",
+    "champion": "9f2c...",
+    "name": "ridge",
+    "state": "paused",
+    "weight": 0.25,
+    "steps_frac": [0.1, 0.25, 0.5, 1.0],
+    "by": "ann",
+    "reason": "the meters are being replaced",
+    "moved_at": "2019-01-01T00:00:00Z",
+}
 EXPLANATION: shapes.RecordedExplanation = {
     "prediction_id": "019ad3a0-93c0-7d3c-8bb2-27c2f4a1b0de",
     "model": {"digest": "9f2c...", "version": "1.1.0"},
@@ -199,6 +211,7 @@ def _build_response_examples(
     }
     examples |= {"/api/v1/predictions/{id}/explain": EXPLANATION, GRAPHQL: QUERIED}
     examples |= {path: NOT_OFFERED.body for (_, path), scope in SCOPE_OF.items() if scope == "operate"}
+    examples |= {f"/api/v1/rollout/{command}": ROLLOUT for command in ("pause", "resume", "abort")}
     if loaded:
         now, request = datetime.now(UTC), ForecastRequest(**requests[PREDICT]["one series"])
         prediction = json.loads(build_response(loaded, request, now).content)
@@ -209,7 +222,7 @@ def _build_response_examples(
         for path, analyze in ANALYSES.items():
             body = json.dumps(next(iter(requests[path].values()))).encode()
             examples[path] = analyze(loaded, body)
-        examples["/api/v1/models"] = {"champion": describe_champion(loaded)}
+        examples["/api/v1/models"] = {"champion": describe_champion(loaded), "rollout": None}
     return examples
 
 

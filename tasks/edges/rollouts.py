@@ -2,7 +2,7 @@
 
 `registry/<dataset>/rollout.jsonl` in home has a line for each move, chained like the registry's
 journal; the last one is the rollout of now. `rollout.json` next to it is a copy for people, with
-the evidence of the last judgement. `rollout_errors.jsonl` has the requests that the challenger failed.
+the evidence of the last judgement. `rollout_errors.jsonl` has requests that the challenger failed.
 """
 
 import json

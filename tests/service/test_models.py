@@ -54,7 +54,7 @@ def test_the_monitors_report_of_a_release_is_passed_on(two, releases):
 
 def test_what_is_not_offered_says_where_it_is(two):
     for (method, path), scope in SCOPE_OF.items():
-        if scope == "operate":
+        if scope == "operate" and "rollout" not in path:
             reply = two.client.request(method, path)
             assert (reply.status_code, reply.headers["content-type"]) == (501, "application/problem+json")
             assert "tidemill run" in reply.json()["next"]

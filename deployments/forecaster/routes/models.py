@@ -27,11 +27,12 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
 
     @app.get("/api/v1/models", responses={200: {"model": shapes.Models}})
     async def models() -> Response:
-        """The release that answers.
+        """The release that answers, and one that takes over from it by steps.
 
         Its name, version, digest, members and the figures of its evaluation.
         """
-        return build_json_response({"champion": describe_champion(await get_loaded_release(parts))})
+        champion = describe_champion(await get_loaded_release(parts))
+        return build_json_response({"champion": champion, "rollout": parts.source.slots.describe()})
 
     @app.get(
         "/api/v1/models/{version}",
@@ -57,9 +58,6 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
 
     @app.post("/api/v1/models/deploy", **_OPERATE)
     @app.post("/api/v1/models/rollback", **_OPERATE)
-    @app.post("/api/v1/rollout/pause", **_OPERATE)
-    @app.post("/api/v1/rollout/resume", **_OPERATE)
-    @app.post("/api/v1/rollout/abort", **_OPERATE)
     async def operate() -> NoReturn:
         """Not offered yet: the gate of the checkout alone changes which release answers."""
         raise NOT_OFFERED
