@@ -26,6 +26,7 @@ from deployments.cli.operate import add_operate_commands
 from deployments.cli.output import AsJson, report_json, report_progress
 from deployments.cli.quarantine import add_quarantine_commands
 from deployments.cli.replay import add_replay_command
+from deployments.cli.rollout import add_rollout_commands
 from deployments.cli.simulate import add_simulate_command
 from tasks.core.errors import TidemillError
 
@@ -264,6 +265,7 @@ add_jobs_commands(app)
 add_key_commands(app)
 add_quarantine_commands(app)
 add_replay_command(app)
+add_rollout_commands(app)
 add_simulate_command(app)
 add_alerts_commands(app)
 add_audit_commands(app)

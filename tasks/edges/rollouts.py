@@ -18,7 +18,7 @@ from tasks.core.reports.base import IsoTime
 from tasks.core.reports.promote import GateDecision
 from tasks.core.rollout import RolloutEvidence, RolloutParams
 from tasks.core.strict import Strict
-from tasks.edges.artifacts import write_json
+from tasks.edges.artifacts import read_json, write_json
 from tasks.edges.chained_journal import append_line, read_lines
 from tasks.edges.files import hold_lock
 from tasks.edges.registry import (
@@ -31,7 +31,7 @@ from tasks.edges.registry import (
 )
 from tasks.edges.settings import read_settings
 
-GATE, JUDGE = "gate", "judge"
+GATE, JUDGE, OPERATOR = "gate", "judge", "operator"
 Command = Literal["pause", "resume", "abort"]
 _MAX_ERROR = 300  # characters
 
@@ -178,10 +178,15 @@ def apply_rollout_command(dataset: str, command: Command, by: str, reason: str) 
 
 def write_judgement(rollout: Rollout, judgement: Mapping[str, object]) -> None:
     """Replace the copy for people. judgement: what the last one has found."""
-    path = get_rollout_path(rollout.dataset).with_suffix(".json")
-    write_json(
-        path, {**rollout.model_dump(mode="json"), "weight": rollout.weight, "judgement": dict(judgement)}
-    )
+    content = {**rollout.model_dump(mode="json"), "weight": rollout.weight, "judgement": dict(judgement)}
+    write_json(get_rollout_path(rollout.dataset).with_suffix(".json"), content)
+
+
+def read_judgement(dataset: str) -> dict[str, object]:
+    """What the last judgement has found; empty before the first one of a rollout."""
+    path = get_rollout_path(dataset).with_suffix(".json")
+    judgement: dict[str, object] = read_json(path)["judgement"] if path.exists() else {}
+    return judgement
 
 
 def write_challenger_error(dataset: str, challenger: str, error: str) -> None:

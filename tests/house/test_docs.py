@@ -24,8 +24,8 @@ from tasks.core.about import About, Target
 from tasks.core.frames import FrameSchema
 from tasks.core.objectives import ServiceTargets
 from tasks.core.reports.features import GapLedger, LeadingColumn, LeadingColumns, SeriesGaps
-from tasks.core.schema import FeatureColumn, FeatureSchema
 from tasks.core.rollout import RolloutParams
+from tasks.core.schema import FeatureColumn, FeatureSchema
 from tasks.core.service_rules import ServiceRules
 from tasks.edges.artifacts import write_report
 from tasks.edges.feeds import FEEDS, get_feed_class

@@ -2,18 +2,27 @@
 
 import json
 from contextlib import nullcontext
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
 from homes import at_home, small_root
+from prefect.logging import disable_run_logger
 from reports import gate_decision
+from servers import DATASET, digest_of
 from small_release import START, build_biased_release, build_small_release, small_rows
+from typer.testing import CliRunner
 
+from deployments.cli.app import app
+from flows._events import RolloutMoved
+from flows.refresh import _judge
+from tasks.alerts.params import AlertParams
+from tasks.alerts.sources import SOURCES, AlarmContext
 from tasks.core.errors import JournalError, ReleaseError, RolloutError
 from tasks.core.frames import SERIES
 from tasks.core.rollout import RolloutParams
 from tasks.edges.artifacts import read_json, write_frame
+from tasks.edges.params import read_document
 from tasks.edges.registry import apply_promotion, get_release_folder, get_rows_path, read_champion
 from tasks.edges.rollouts import (
     apply_rollout_command,
@@ -25,9 +34,9 @@ from tasks.edges.rollouts import (
     write_challenger_error,
     write_move,
 )
+from tasks.edges.settings import ROOT
 from tasks.promote.__main__ import main as promote
 from tasks.release import load_release
-from tasks.release.manifest import read_manifest
 from tasks.rollout.losses import compute_live_losses
 from tasks.rollout.stage import judge_rollout
 
@@ -39,14 +48,14 @@ PARAMS = RolloutParams(steps_frac=(0.1, 0.5, 1), max_steps=180)
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """Releases of the rows until BEGUN: `good`, `plain`, and `biased`, which is `plain` with a
-    constant bias that its own errors of before do not show. `root`: with params.yaml."""
+    constant bias that its own errors of before do not show."""
     folder = tmp_path_factory.mktemp("built")
     rows = select_known(500)
-    build_small_release(folder / "good", rows, 60, weights={"ridge": 1.0}, model="good")
-    build_small_release(folder / "plain", rows, 60, weights={"last_value": 1.0}, model="plain")
-    build_biased_release(folder / "biased", rows)
-    (folder / "root").mkdir()
-    (folder / "root/params.yaml").write_text("dataset: small\nmodels: []\ndatasets: {small: {}}\n")
+    build_small_release(folder / "good", rows, 60, weights={"ridge": 1.0}, model="good", dataset=DATASET)
+    build_small_release(
+        folder / "plain", rows, 60, weights={"last_value": 1.0}, model="plain", dataset=DATASET
+    )
+    build_biased_release(folder / "biased", rows, dataset=DATASET)
     return folder
 
 
@@ -54,7 +63,7 @@ def built(tmp_path_factory):
 def home(tmp_path, built):
     """With `plain` as champion."""
     with at_home(tmp_path / "home") as home:
-        apply_promotion("small", built / "plain", gate_decision(as_of=BEGUN))
+        apply_promotion(DATASET, built / "plain", gate_decision(as_of=BEGUN))
         yield home
 
 
@@ -64,48 +73,48 @@ def select_known(day):
 
 def begin(built, name, params=PARAMS):
     decision = gate_decision(as_of=BEGUN, decision="promote")
-    return start_rollout("small", built / name, decision, params)
+    return start_rollout(DATASET, built / name, decision, params)
 
 
-def judge_at(built, day, lines=None):
-    write_frame(get_rows_path("small"), select_known(day), SERIES)
-    return judge_rollout(built / "root", report=[].append if lines is None else lines.append)
+def judge_at(day):
+    write_frame(get_rows_path(DATASET), select_known(day), SERIES)
+    return judge_rollout(report=[].append)
 
 
 def test_a_biased_challenger_goes_back_within_the_label_delay_and_eight_blocks(home, built):
     """Its horizon is 5 days; nothing but its forecasts is wrong."""
-    plain = read_champion("small")
+    plain = read_champion(DATASET)
     begin(built, "biased")
-    assert judge_at(built, 510).action == "wait"
-    judgement = judge_at(built, 500 + 5 + 8 * 5)
+    assert judge_at(510).action == "wait"
+    judgement = judge_at(500 + 5 + 8 * 5)
     assert (judgement.action, judgement.rollout.state, judgement.rollout.weight) == ("back", "back", 0.0)
     assert "worse" in judgement.reason
-    assert read_champion("small") == plain
-    assert judge_at(built, 600) is None
+    assert read_champion(DATASET) == plain
+    assert judge_at(600) is None
 
 
 def test_a_better_challenger_rises_step_by_step_and_becomes_champion(home, built):
     begin(built, "good")
     days = {510: "wait", 550: "advance", 551: "wait", 620: "promote"}
-    assert {day: judge_at(built, day).action for day in days} == days
-    champion = read_champion("small")
-    assert (champion.digest, champion.version) == (read_manifest(built / "good").digest, "1.1.0")
+    assert {day: judge_at(day).action for day in days} == days
+    champion = read_champion(DATASET)
+    assert (champion.digest, champion.version) == (digest_of(built / "good"), "1.1.0")
     assert champion.promoted_as_of == START + timedelta(days=620)
-    moves = read_rollout_moves("small")
+    moves = read_rollout_moves(DATASET)
     assert [(move.state, move.step) for move in moves] == [("running", 0), ("running", 1), ("promoted", 1)]
     assert all(move.evidence.better > 4 for move in moves[1:])
 
 
 def test_a_kill_between_the_champion_and_the_journal_is_completed(home, built):
     rollout = begin(built, "good")
-    apply_promotion("small", get_release_folder(rollout.challenger), rollout.decision)
-    assert judge_at(built, 505).rollout.state == "promoted"
+    apply_promotion(DATASET, get_release_folder(rollout.challenger), rollout.decision)
+    assert judge_at(505).rollout.state == "promoted"
 
 
 def test_another_champion_ends_it(home, built):
     begin(built, "good")
-    apply_promotion("small", built / "biased", gate_decision(as_of=BEGUN))
-    judgement = judge_at(built, 505)
+    apply_promotion(DATASET, built / "biased", gate_decision(as_of=BEGUN))
+    judgement = judge_at(505)
     assert (judgement.rollout.state, judgement.reason) == ("back", "another release has become champion")
 
 
@@ -113,29 +122,29 @@ def test_a_challenger_whose_bytes_were_changed_goes_back(home, built):
     rollout = begin(built, "good")
     member = next((get_release_folder(rollout.challenger) / "members").iterdir())
     member.write_bytes(b"!")
-    assert member.name in judge_at(built, 505).reason
+    assert member.name in judge_at(505).reason
 
 
 def test_errors_that_the_champion_answered_send_it_back_and_those_of_others_do_not(home, built):
     rollout = begin(built, "good")
     for _ in range(4):
-        write_challenger_error("small", "another", "x")
-    assert judge_at(built, 505).action == "wait"
+        write_challenger_error(DATASET, "another", "x")
+    assert judge_at(505).action == "wait"
     for k in range(4):
-        write_challenger_error("small", rollout.challenger, f"no {k}\nat all")
-    judgement = judge_at(built, 505)
+        write_challenger_error(DATASET, rollout.challenger, f"no {k}\nat all")
+    judgement = judge_at(505)
     assert judgement.action == "back"
     assert "no 3 at all" in judgement.reason
 
 
 def test_the_verdict_follows_from_the_rows_however_often_it_is_looked_for(home, built):
     begin(built, "biased")
-    judged = [judge_at(built, day) for day in (510, 520)]
+    judged = [judge_at(day) for day in (510, 520)]
     with at_home(home.with_name("once")):
-        apply_promotion("small", built / "plain", gate_decision(as_of=BEGUN))
+        apply_promotion(DATASET, built / "plain", gate_decision(as_of=BEGUN))
         begin(built, "biased")
-        assert judge_at(built, 520).reason == judged[-1].reason
-    kept = read_json(get_rollout_path("small").with_suffix(".json"))["judgement"]
+        assert judge_at(520).reason == judged[-1].reason
+    kept = read_json(get_rollout_path(DATASET).with_suffix(".json"))["judgement"]
     assert (kept["reason"], kept["evidence"]["n_cutoffs"]) == (judged[-1].reason, 16)
 
 
@@ -153,58 +162,58 @@ def test_losses_are_those_of_the_gate_in_a_unit_that_later_rows_do_not_change(ho
 
 def test_a_pause_holds_the_weight_and_an_abort_goes_back(home, built):
     begin(built, "good")
-    paused = apply_rollout_command("small", "pause", "ann", "holiday")
+    paused = apply_rollout_command(DATASET, "pause", "ann", "holiday")
     assert (paused.state, paused.weight, paused.by, paused.reason) == ("paused", 0.1, "ann", "holiday")
-    assert apply_rollout_command("small", "pause", "bob", "") == paused
-    judgement = judge_at(built, 560)
+    assert apply_rollout_command(DATASET, "pause", "bob", "") == paused
+    judgement = judge_at(560)
     assert (judgement.action, judgement.rollout.step) == ("wait", 0)
-    assert apply_rollout_command("small", "resume", "ann", "").state == "running"
-    assert judge_at(built, 560).action == "advance"
-    aborted = apply_rollout_command("small", "abort", "ann", "no longer wanted")
+    assert apply_rollout_command(DATASET, "resume", "ann", "").state == "running"
+    assert judge_at(560).action == "advance"
+    aborted = apply_rollout_command(DATASET, "abort", "ann", "no longer wanted")
     assert (aborted.state, aborted.weight) == ("back", 0.0)
     with pytest.raises(RolloutError, match="nothing to resume"):
-        apply_rollout_command("small", "resume", "ann", "")
+        apply_rollout_command(DATASET, "resume", "ann", "")
 
 
 def test_a_move_on_a_state_that_is_gone_is_refused(home, built):
     rollout = begin(built, "good")
-    apply_rollout_command("small", "abort", "ann", "")
+    apply_rollout_command(DATASET, "abort", "ann", "")
     with pytest.raises(RolloutError, match="moved meanwhile"):
         write_move(rollout, "judge", "late", step=1)
-    assert read_rollout("small").state == "back"
+    assert read_rollout(DATASET).state == "back"
 
 
 def test_a_second_begin_changes_nothing_and_what_went_back_stays_so(home, built):
     first = begin(built, "good")
     assert begin(built, "good") == first
-    apply_rollout_command("small", "abort", "ann", "")
+    apply_rollout_command(DATASET, "abort", "ann", "")
     assert begin(built, "good").state == "back"
-    assert find_active_rollout("small") is None
+    assert find_active_rollout(DATASET) is None
 
 
 def test_the_next_that_passes_the_gate_takes_the_place(home, built):
     begin(built, "good")
     begin(built, "biased")
-    states = [(move.model, move.state) for move in read_rollout_moves("small")]
+    states = [(move.model, move.state) for move in read_rollout_moves(DATASET)]
     assert states == [("good", "running"), ("good", "back"), ("biased", "running")]
 
 
 def test_a_line_that_was_cut_off_counts_as_not_written_and_a_changed_one_is_found(home, built):
     rollout = begin(built, "good")
-    path = get_rollout_path("small")
+    path = get_rollout_path(DATASET)
     with path.open("a") as handle:
         handle.write('{"state": "ba')
-    assert read_rollout("small") == rollout
+    assert read_rollout(DATASET) == rollout
     line = json.loads(path.read_text().splitlines()[0])
     path.write_text(json.dumps({**line, "step": 1}, sort_keys=True) + "\n")
     with pytest.raises(JournalError, match="Line 1"):
-        judge_at(built, 505)
+        judge_at(505)
 
 
 def test_an_unsealed_folder_begins_nothing(home, tmp_path):
     with pytest.raises(ReleaseError, match="no sealed release"):
-        start_rollout("small", tmp_path, gate_decision(as_of=BEGUN), PARAMS)
-    assert read_rollout("small") is None
+        start_rollout(DATASET, tmp_path, gate_decision(as_of=BEGUN), PARAMS)
+    assert read_rollout(DATASET) is None
 
 
 def test_a_release_that_passes_the_gate_begins_a_rollout_where_params_ask_for_one(tmp_path):
@@ -225,3 +234,40 @@ def test_a_release_that_passes_the_gate_begins_a_rollout_where_params_ask_for_on
         assert (rollout.model, rollout.weight, rollout.champion) == ("better", 0.25, first.digest)
         promote(root, deliver=nullcontext)
         assert find_active_rollout("small") == rollout
+
+
+def run_command(*words):
+    done = CliRunner().invoke(app, ["rollout", *words])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_the_command_judges_shows_holds_and_takes_back(home, built):
+    assert "No release" in run_command("status")
+    begin(built, "biased")
+    write_frame(get_rows_path(DATASET), select_known(510), SERIES)
+    assert json.loads(run_command("judge", "--json"))["action"] == "wait"
+    assert "inconclusive" in run_command("status")
+    assert "paused at 10%" in run_command("pause", "--reason", "new meters")
+    state = json.loads(run_command("status", "--json"))
+    assert [(move["state"], move["by"]) for move in state["moves"]] == [
+        ("running", "gate"),
+        ("paused", "operator"),
+    ]
+    assert json.loads(run_command("resume", "--json"))["state"] == "running"
+    assert "back at 0%" in run_command("abort")
+    assert "No rollout is active" in run_command("judge")
+
+
+def test_the_refresh_flow_moves_it_and_its_event_says_so_and_an_alarm_is_raised(home, built):
+    begin(built, "biased")
+    write_frame(get_rows_path(DATASET), select_known(545), SERIES)
+    with disable_run_logger():
+        moved = RolloutMoved.model_validate(_judge.fn())
+    assert (moved.action, moved.weight, moved.challenger) == ("back", 0.0, digest_of(built / "biased"))
+    now = datetime.now(UTC)
+    context = AlarmContext(read_document(), AlertParams(), ROOT, now)
+    (alarm,) = SOURCES["rollout"](context)
+    assert (alarm.name, alarm.severity) == ("rollout_back", "warning")
+    assert "worse" in alarm.summary
+    assert SOURCES["rollout"](context._replace(now=now + timedelta(days=2))) == []
