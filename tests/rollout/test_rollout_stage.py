@@ -4,13 +4,13 @@ import json
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
-import polars as pl
 import pytest
 from homes import at_home, small_root
 from prefect.logging import disable_run_logger
-from reports import gate_decision
+from reports import gate_decision, retrain_decision
+from rollout_runs import BEGUN, build_rollout_releases, select_known
 from servers import DATASET, digest_of
-from small_release import START, build_biased_release, build_small_release, small_rows
+from small_release import START, build_small_release
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
@@ -37,26 +37,16 @@ from tasks.edges.rollouts import (
 from tasks.edges.settings import ROOT
 from tasks.promote.__main__ import main as promote
 from tasks.release import load_release
+from tasks.retrain.journal import read_retrainings, write_end, write_start
 from tasks.rollout.losses import compute_live_losses
 from tasks.rollout.stage import judge_rollout
 
-ROWS = small_rows(700)
-BEGUN = START + timedelta(days=500)
 PARAMS = RolloutParams(steps_frac=(0.1, 0.5, 1), max_steps=180)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Releases of the rows until BEGUN: `good`, `plain`, and `biased`, which is `plain` with a
-    constant bias that its own errors of before do not show."""
-    folder = tmp_path_factory.mktemp("built")
-    rows = select_known(500)
-    build_small_release(folder / "good", rows, 60, weights={"ridge": 1.0}, model="good", dataset=DATASET)
-    build_small_release(
-        folder / "plain", rows, 60, weights={"last_value": 1.0}, model="plain", dataset=DATASET
-    )
-    build_biased_release(folder / "biased", rows, dataset=DATASET)
-    return folder
+    return build_rollout_releases(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture
@@ -65,10 +55,6 @@ def home(tmp_path, built):
     with at_home(tmp_path / "home") as home:
         apply_promotion(DATASET, built / "plain", gate_decision(as_of=BEGUN))
         yield home
-
-
-def select_known(day):
-    return ROWS.filter(pl.col("known_at") <= START + timedelta(days=day))
 
 
 def begin(built, name, params=PARAMS):
@@ -103,6 +89,16 @@ def test_a_better_challenger_rises_step_by_step_and_becomes_champion(home, built
     moves = read_rollout_moves(DATASET)
     assert [(move.state, move.step) for move in moves] == [("running", 0), ("running", 1), ("promoted", 1)]
     assert all(move.evidence.better > 4 for move in moves[1:])
+
+
+def test_a_retraining_whose_release_went_back_has_brought_none(home, built):
+    first, challenger = (digest_of(built / name) for name in ("plain", "biased"))
+    begin(built, "biased")
+    started = write_start(retrain_decision(dataset=DATASET), None, first)
+    write_end(DATASET, started, challenger, "promote")
+    judge_at(545)
+    (last,) = read_retrainings(DATASET)
+    assert (last.new_digest, last.verdict[:12]) == (first, "back: its fo")
 
 
 def test_a_kill_between_the_champion_and_the_journal_is_completed(home, built):

@@ -3,12 +3,14 @@
 import signal
 import threading
 import time
+from datetime import timedelta
 
 import httpx
 import pytest
 from reports import AS_OF, gate_decision
-from servers import DATASET, JSON, at, crown, digest_of, serving
-from small_release import build_small_release, small_about
+from rollout_runs import BEGUN, build_rollout_releases, select_known
+from servers import DATASET, JSON, at, crown, digest_of, publish, serving
+from small_release import START, build_small_release, small_about
 
 from tasks.core.rollout import RolloutParams, is_assigned
 from tasks.edges.registry import get_release_folder
@@ -22,8 +24,18 @@ from tasks.edges.rollouts import (
     start_rollout,
     write_move,
 )
+from tasks.rollout.stage import judge_rollout
 
 STEPS = [k / 200 for k in range(201)]  # one lies between the two series
+
+
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory):
+    """`first` is champion."""
+    folder = build_rollout_releases(tmp_path_factory.mktemp("rolled_out"))
+    (folder / "plain").rename(folder / "first")
+    (folder / "good").rename(folder / "second")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +144,27 @@ def test_a_challenger_that_does_not_load_leaves_the_champion(service, releases, 
     assert member.name in read_challenger_errors(rollout)[0]
     ready = service.client.get("/api/v1/health/ready").json()
     assert (ready["ready"], member.name in ready["faults"][0]) == (True, True)
+
+
+def test_a_biased_challenger_that_fails_no_request_goes_back_by_itself(service, releases):
+    first, biased = (digest_of(releases / name) for name in ("first", "biased"))
+    decision = gate_decision(as_of=BEGUN)
+    params = RolloutParams(steps_frac=(find_weight(biased, 2), 1))
+    start_rollout(DATASET, releases / "biased", decision, params)
+    wait_until(lambda: set(ask_digests(service).values()) == {biased})
+    for day in (510, 520, 545):
+        publish(service.home, select_known(day))
+        service.wait_for(
+            lambda ready, day=day: ready["as_of"].startswith(f"{START + timedelta(days=day):%F}")
+        )
+        slot, answered = read_slot(service), set(ask_digests(service).values())
+        assert (slot["n_errors"], slot["fault"], answered) == (0, None, {biased})
+        judgement = judge_rollout(report=[].append)
+        assert judgement.action == ("wait" if day < 545 else "back")
+    assert "its forecasts are worse" in read_rollout(DATASET).reason
+    assert set(ask_digests(service).values()) == {first}
+    metrics = service.client.get("/api/v1/metrics").text
+    assert 'route="/api/v1/predict",status="5' not in metrics
 
 
 def test_a_shadow_gets_each_request_and_no_reply_is_its_own(service, tmp_path):
