@@ -34,25 +34,12 @@ def status(as_json: AsJson = False) -> None:
     if not last:
         print(f"No release of {dataset} has been rolled out by steps (`rollout.steps_frac` of params.yaml).")
         return
-    from deployments.cli.tables import report_rows
-
     rollout = last[-1]
     print(f"{rollout.model} {rollout.challenger[:12]} against {rollout.champion[:12]}: {rollout.state}")
-    if judgement.get("reason"):
-        print(f"{judgement['action']}: {judgement['reason']}")
-    report_rows(
-        [
-            {
-                "moved": f"{move.moved_at:%F %T}Z",
-                "as of": f"{move.moved_as_of:%F %T}Z",
-                "state": move.state,
-                "weight": f"{move.weight:.0%}",
-                "by": move.by,
-                "reason": move.reason,
-            }
-            for move in last
-        ]
-    )
+    for move in last:
+        print(f"  {move.moved_as_of:%F %T}  {move.weight:>4.0%}  {move.by}: {move.reason}")
+    if judgement.get("action") == "wait":
+        print(f"Last judgement: {judgement['reason']}")
 
 
 @rollout_app.command()

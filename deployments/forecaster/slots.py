@@ -77,9 +77,7 @@ class RolloutSlots:
         rollout, challenger = self.rollout, self.challenger
         if rollout is None or challenger is None or challenger.rows is not champion.rows:
             return champion
-        is_handover = rollout.state == "promoted" and rollout.champion == champion.manifest.digest
-        weight = 1.0 if is_handover else rollout.weight
-        is_its = self._is_able() and is_assigned(min(series), rollout.challenger, weight)
+        is_its = self._is_able() and is_assigned(min(series), rollout.challenger, rollout.weight)
         return challenger if is_its else champion
 
     def mirror(self, champion: LoadedRelease, work: Callable[[LoadedRelease], object]) -> None:

@@ -71,8 +71,8 @@ class Rollout(Strict):
 
     @property
     def weight(self) -> float:
-        """The challenger's share of the series; 0 after its end, when one release is champion."""
-        return self.params.steps_frac[self.step] if self.is_active else 0.0
+        """The challenger's share of the series: all when it is champion, none when it went back."""
+        return self.params.steps_frac[self.step] if self.is_active else float(self.state == "promoted")
 
 
 def read_rollout(dataset: str) -> Rollout | None:

@@ -39,12 +39,7 @@ def compute_evidence(losses: PairedLosses, horizon_steps: int, margin_frac: floa
     """
     n = len(losses.challenger)
     difference = losses.champion - losses.challenger
-    sd = min(
-        float(np.std(losses.champion_before - losses.challenger_before)),
-        math.sqrt(2)
-        * float(np.std(losses.champion_before)),  # that of a challenger that is biased has no say
-    )
-    unit = CLIP_SD * sd or 1.0
+    unit = CLIP_SD * _compute_sd(losses.challenger_before, losses.champion_before) or 1.0
     block = max(horizon_steps, MIN_BLOCK)
     better = _compute_wealth((difference + margin_frac * losses.champion) / unit, block)
     worse = _compute_wealth(-difference / unit, block)
@@ -56,6 +51,16 @@ def compute_evidence(losses: PairedLosses, horizon_steps: int, margin_frac: floa
         better=float(better[-1]),
         worse=float(worse.max()),
     )
+
+
+def _compute_sd(challenger: np.ndarray, champion: np.ndarray) -> float:
+    """Of the differences, and at most that of two independent releases as good as the champion.
+
+    A challenger whose own losses are large must not choose a unit in which nothing is large.
+    """
+    if not len(champion):
+        return 0.0
+    return float(min(np.std(champion - challenger), math.sqrt(2) * np.std(champion)))
 
 
 def _compute_wealth(scaled: np.ndarray, block: int) -> np.ndarray:

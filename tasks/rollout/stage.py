@@ -100,26 +100,24 @@ def _judge(rollout: Rollout, champion: ChampionRecord) -> RolloutJudgement:
 def _apply(
     rollout: Rollout, move: Move, evidence: RolloutEvidence | None, judgement: dict[str, object]
 ) -> RolloutJudgement:
-    if move.action == "promote":
-        after = _end(rollout, "promoted", move.reason, evidence)
-    elif move.action == "back":
-        after = _end(rollout, "back", move.reason, evidence)
-    elif move.action == "advance":
-        step = {"step": rollout.step + 1, "moved_as_of": judgement["as_of"], "evidence": evidence}
-        after = write_move(rollout, JUDGE, move.reason, **step)
-    else:
+    found = {"moved_as_of": judgement.get("as_of", rollout.moved_as_of), "evidence": evidence}
+    if move.action == "wait":
         after = rollout
+    elif move.action == "advance":
+        after = write_move(rollout, JUDGE, move.reason, step=rollout.step + 1, **found)
+    else:
+        after = _end(rollout, "back" if move.action == "back" else "promoted", move.reason, **found)
     write_judgement(after, {**judgement, "evidence": None if evidence is None else evidence.model_dump()})
     return RolloutJudgement(after, move.action, move.reason)
 
 
-def _end(rollout: Rollout, state: str, reason: str, evidence: RolloutEvidence | None = None) -> Rollout:
+def _end(rollout: Rollout, state: str, reason: str, **found: object) -> Rollout:
     """Write the end of *rollout*. A retraining whose release went back has brought none."""
     if state == "back":
         for last in read_retrainings(rollout.dataset)[-1:]:
             if last.new_digest == rollout.challenger != last.digest:
                 write_end(rollout.dataset, last, last.digest, f"back: {reason}")
-    return write_move(rollout, JUDGE, reason, state=state, evidence=evidence)
+    return write_move(rollout, JUDGE, reason, state=state, **found)
 
 
 def read_guardrails(rollout: Rollout) -> Guardrails:

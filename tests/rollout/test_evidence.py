@@ -111,6 +111,11 @@ def test_a_margin_helps_the_challenger_and_never_hides_that_it_is_worse():
     assert lenient.worse == strict.worse
 
 
+def test_without_a_cutoff_nothing_is_claimed():
+    found = compute_evidence(PairedLosses(*[np.array([])] * 4), HORIZON, 0.0)
+    assert (found.n_cutoffs, found.gain_frac, found.better, found.worse) == (0, None, 1.0, 1.0)
+
+
 def test_blocks_beyond_the_measured_ones_do_not_count():
     steps = HORIZON * (MAX_BLOCKS + 20)
     found = compute_evidence(

@@ -87,8 +87,13 @@ def test_a_better_challenger_rises_step_by_step_and_becomes_champion(home, built
     assert (champion.digest, champion.version) == (digest_of(built / "good"), "1.1.0")
     assert champion.promoted_as_of == START + timedelta(days=620)
     moves = read_rollout_moves(DATASET)
-    assert [(move.state, move.step) for move in moves] == [("running", 0), ("running", 1), ("promoted", 1)]
+    assert [(move.state, move.weight) for move in moves] == [
+        ("running", 0.1),
+        ("running", 0.5),
+        ("promoted", 1),
+    ]
     assert all(move.evidence.better > 4 for move in moves[1:])
+    assert [move.moved_as_of for move in moves] == [START + timedelta(days=day) for day in (500, 550, 620)]
 
 
 def test_a_retraining_whose_release_went_back_has_brought_none(home, built):

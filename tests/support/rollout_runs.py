@@ -17,8 +17,8 @@ def select_known(day: int) -> pl.DataFrame:
 
 
 def build_rollout_releases(folder: Path) -> Path:
-    """Of the rows until BEGUN: `plain`, `good`, which is better, and `biased`, which is `plain` with
-    a constant bias that the errors it has kept do not show."""
+    """`plain`, `good`, which is better, and `biased`: `plain` with a constant bias that the errors
+    it has kept do not show. They know the rows until BEGUN."""
     rows = select_known(500)
     for name, member in (("plain", "last_value"), ("good", "ridge")):
         build_small_release(folder / name, rows, 60, weights={member: 1.0}, model=name, dataset=DATASET)
