@@ -22,14 +22,15 @@ def status(as_json: AsJson = False) -> None:
     """Show the last rollout of the current dataset: its weight, its evidence, its moves."""
     # Imported here, as in every command: `--help` stays fast
     from tasks.edges.params import read_dataset
-    from tasks.edges.rollouts import read_judgement, read_rollout_moves
+    from tasks.edges.rollouts import find_judgement, read_rollout_moves
 
     dataset = read_dataset()
     moves = read_rollout_moves(dataset)
     last = [move for move in moves if move.challenger == moves[-1].challenger]
-    judgement = read_judgement(dataset)
+    judgement = find_judgement(dataset)
     if as_json:
-        report_json({"moves": [_describe(move) for move in last], "judgement": judgement})
+        report = None if judgement is None else judgement.render()
+        report_json({"moves": [_describe(move) for move in last], "judgement": report})
         return
     if not last:
         print(f"No release of {dataset} has been rolled out by steps (`rollout.steps_frac` of params.yaml).")
@@ -38,8 +39,8 @@ def status(as_json: AsJson = False) -> None:
     print(f"{rollout.model} {rollout.challenger[:12]} against {rollout.champion[:12]}: {rollout.state}")
     for move in last:
         print(f"  {move.moved_as_of:%F %T}  {move.weight:>4.0%}  {move.by}: {move.reason}")
-    if judgement.get("action") == "wait":
-        print(f"Last judgement: {judgement['reason']}")
+    if judgement is not None and judgement.action == "wait":
+        print(f"Last judgement: {judgement.reason}")
 
 
 @rollout_app.command()

@@ -49,7 +49,8 @@ class RolloutParams(Strict):
 class RolloutEvidence(Strict):
     """What the outcomes since a rollout began say.
 
-    n_cutoffs: whose outcomes are known. n_blocks: complete ones, which the tests count.
+    n_cutoffs: whose outcomes are known.
+    n_blocks: complete ones, which the bets count.
     gain_frac: share by which the challenger's mean loss is lower; null without a cutoff.
     better: value now of the bet that the challenger is not better than the margin asks for.
     worse: largest value so far of the bet that the challenger is not worse.

@@ -1,8 +1,8 @@
 """Rollouts: a challenger that takes over from the champion by steps.
 
 `registry/<dataset>/rollout.jsonl` in home has a line for each move, chained like the registry's
-journal; the last one is the rollout of now. `rollout.json` next to it is a copy for people, with
-the evidence of the last judgement. `rollout_errors.jsonl` has requests that the challenger failed.
+journal; the last one is the rollout of now. `rollout.json` next to it is a report for people.
+`rollout_errors.jsonl` has requests that the challenger failed.
 """
 
 import json
@@ -16,9 +16,10 @@ from typing import Literal
 from tasks.core.errors import RolloutError
 from tasks.core.reports.base import IsoTime
 from tasks.core.reports.promote import GateDecision
+from tasks.core.reports.rollout import RolloutReport
 from tasks.core.rollout import RolloutEvidence, RolloutParams
 from tasks.core.strict import Strict
-from tasks.edges.artifacts import read_json, write_json
+from tasks.edges.artifacts import read_last_report, write_report
 from tasks.edges.chained_journal import append_line, read_lines
 from tasks.edges.files import hold_lock
 from tasks.edges.registry import (
@@ -34,6 +35,8 @@ from tasks.edges.settings import read_settings
 GATE, JUDGE, OPERATOR = "gate", "judge", "operator"
 Command = Literal["pause", "resume", "abort"]
 _MAX_ERROR = 300  # characters
+_OF_ROLLOUT = ("dataset", "challenger", "champion", "model", "state", "weight", "reason")
+_OF_JUDGEMENT = RolloutReport.model_fields.keys() - {*_OF_ROLLOUT, "alpha", "schema_version"}
 
 
 class Rollout(Strict):
@@ -176,17 +179,25 @@ def apply_rollout_command(dataset: str, command: Command, by: str, reason: str) 
         return _write(rollout, {"state": state, "by": by, "reason": reason or f"{command} by {by}"})
 
 
-def write_judgement(rollout: Rollout, judgement: Mapping[str, object]) -> None:
-    """Replace the copy for people. judgement: what the last one has found."""
-    content = {**rollout.model_dump(mode="json"), "weight": rollout.weight, "judgement": dict(judgement)}
-    write_json(get_rollout_path(rollout.dataset).with_suffix(".json"), content)
+def write_judgement(rollout: Rollout, **found: object) -> None:
+    """Write the report for people. found: of its fields, what the last judgement has found."""
+    content = {
+        **{name: getattr(rollout, name) for name in _OF_ROLLOUT},
+        "alpha": rollout.params.alpha,
+        "as_of": rollout.begun_as_of,
+    }
+    report = RolloutReport.model_validate({**content, **found})
+    write_report(get_judgement_path(rollout.dataset), report)
 
 
-def read_judgement(dataset: str) -> dict[str, object]:
-    """What the last judgement has found; empty before the first one of a rollout."""
-    path = get_rollout_path(dataset).with_suffix(".json")
-    judgement: dict[str, object] = read_json(path)["judgement"] if path.exists() else {}
-    return judgement
+def find_judgement(dataset: str) -> RolloutReport | None:
+    """What the last judgement has found; None without a rollout, or for a file of another form."""
+    return read_last_report(get_judgement_path(dataset), RolloutReport)
+
+
+def get_judgement_path(dataset: str) -> Path:
+    """Where the report of the last judgement is."""
+    return get_rollout_path(dataset).with_suffix(".json")
 
 
 def write_challenger_error(dataset: str, challenger: str, error: str) -> None:
@@ -222,7 +233,9 @@ def _write(rollout: Rollout, changes: Mapping[str, object]) -> Rollout:
 
 def _append(rollout: Rollout) -> None:
     append_line(get_rollout_path(rollout.dataset), rollout.model_dump(mode="json"))
-    write_judgement(rollout, {})
+    last = find_judgement(rollout.dataset)
+    found = {} if last is None or last.challenger != rollout.challenger else last.model_dump()
+    write_judgement(rollout, **{name: value for name, value in found.items() if name in _OF_JUDGEMENT})
 
 
 def _hold_lock(dataset: str) -> AbstractContextManager[object]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tasks.core.errors import ReleaseError
 from tasks.core.frames import SERIES, get_newest_known_at
-from tasks.core.rollout import RolloutEvidence
+from tasks.core.reports.rollout import RolloutPoint
 from tasks.edges.artifacts import read_frame
 from tasks.edges.params import read_dataset
 from tasks.edges.registry import (
@@ -31,6 +31,10 @@ from tasks.edges.served import read_answer_times
 from tasks.edges.settings import ROOT
 from tasks.retrain.journal import read_retrainings, write_end
 from tasks.rollout.decide import Action, Guardrails, Move, decide_move
+
+if TYPE_CHECKING:
+    from tasks.rollout.evidence import Bets
+    from tasks.rollout.losses import LiveLosses
 
 PREDICT = "POST /api/v1/predict"
 MIN_ANSWERS = 50  # of each release, for a 95th percentile
@@ -68,20 +72,19 @@ def judge_rollout(root: Path = ROOT, report: Callable[[str], None] = print) -> R
 def _judge(rollout: Rollout, champion: ChampionRecord) -> RolloutJudgement:
     # A refresh without a rollout needs neither onnxruntime nor features
     from tasks.release import load_release
-    from tasks.rollout.evidence import compute_evidence
+    from tasks.rollout.evidence import build_evidence, compare_losses, compute_bets
     from tasks.rollout.losses import compute_live_losses
 
     try:
         challenger = load_release(get_release_folder(rollout.challenger))
     except ReleaseError as error:
-        return _apply(rollout, Move("back", str(error)), None, {})
+        return _apply(rollout, Move("back", str(error)))
     rows = read_frame(get_rows_path(rollout.dataset), SERIES)
     live = compute_live_losses(
         challenger, load_release(get_champion_folder(champion)), rows, rollout.begun_as_of
     )
-    evidence = compute_evidence(live.losses, live.horizon_steps, rollout.params.margin_frac)
-    newest = get_newest_known_at(rows)
-    guardrails = read_guardrails(rollout)
+    bets = compute_bets(live.losses, live.horizon_steps, rollout.params.margin_frac)
+    evidence, guardrails = build_evidence(live.losses, bets), read_guardrails(rollout)
     move = decide_move(
         rollout.params,
         rollout.step,
@@ -90,25 +93,41 @@ def _judge(rollout: Rollout, champion: ChampionRecord) -> RolloutJudgement:
         guardrails,
         is_paused=rollout.state == "paused",
     )
+    newest = get_newest_known_at(rows)
     if move.action == "promote":
         decision = rollout.decision.model_copy(update={"as_of": newest})
         apply_promotion(rollout.dataset, get_release_folder(rollout.challenger), decision)
-    judgement = {"as_of": newest, "action": move.action, "reason": move.reason, **guardrails._asdict()}
-    return _apply(rollout, move, evidence, judgement)
+    found = {"as_of": newest, "evidence": evidence, **guardrails._asdict()}
+    return _apply(
+        rollout, move, **found, comparison=compare_losses(live.losses), points=_build_points(live, bets)
+    )
 
 
-def _apply(
-    rollout: Rollout, move: Move, evidence: RolloutEvidence | None, judgement: dict[str, object]
-) -> RolloutJudgement:
-    found = {"moved_as_of": judgement.get("as_of", rollout.moved_as_of), "evidence": evidence}
+def _apply(rollout: Rollout, move: Move, **found: object) -> RolloutJudgement:
+    """Make *move*, and report on it. found: see `RolloutReport`."""
+    moved = {"moved_as_of": found.get("as_of", rollout.moved_as_of), "evidence": found.get("evidence")}
     if move.action == "wait":
         after = rollout
     elif move.action == "advance":
-        after = write_move(rollout, JUDGE, move.reason, step=rollout.step + 1, **found)
+        after = write_move(rollout, JUDGE, move.reason, step=rollout.step + 1, **moved)
     else:
-        after = _end(rollout, "back" if move.action == "back" else "promoted", move.reason, **found)
-    write_judgement(after, {**judgement, "evidence": None if evidence is None else evidence.model_dump()})
+        after = _end(rollout, "back" if move.action == "back" else "promoted", move.reason, **moved)
+    write_judgement(after, **found, action=move.action, reason=move.reason)
     return RolloutJudgement(after, move.action, move.reason)
+
+
+def _build_points(live: "LiveLosses", bets: "Bets") -> tuple[RolloutPoint, ...]:
+    losses, ends = live.losses, {(k + 1) * bets.block - 1: k + 1 for k in range(len(bets.better) - 1)}
+    return tuple(
+        RolloutPoint(
+            cutoff=cutoff,
+            challenger=float(losses.challenger[i]),
+            champion=float(losses.champion[i]),
+            better=float(bets.better[ends[i]]) if i in ends else None,
+            worse=float(bets.worse[ends[i]]) if i in ends else None,
+        )
+        for i, cutoff in enumerate(live.cutoffs)
+    )
 
 
 def _end(rollout: Rollout, state: str, reason: str, **found: object) -> Rollout:

@@ -8,11 +8,15 @@ from pydantic import ValidationError
 
 from tasks.core.rollout import RolloutEvidence, RolloutParams, is_assigned
 from tasks.rollout.decide import Guardrails, compute_threshold, decide_move
-from tasks.rollout.evidence import MAX_BLOCKS, PairedLosses, compute_evidence
+from tasks.rollout.evidence import MAX_BLOCKS, PairedLosses, build_evidence, compare_losses, compute_bets
 
 PARAMS = RolloutParams(steps_frac=(0.1, 0.25, 0.5, 1), max_steps=250)
 HORIZON, N_BEFORE, N_LIVE = 5, 120, 250
 NOTHING = RolloutEvidence(n_cutoffs=10, n_blocks=2, gain_frac=0.0, better=1.0, worse=1.0)
+
+
+def find_evidence(losses, horizon_steps, margin_frac):
+    return build_evidence(losses, compute_bets(losses, horizon_steps, margin_frac))
 
 
 def draw_losses(n_runs, rho, bias=0.0, seed=0):
@@ -34,7 +38,7 @@ def run_rollout(champion, challenger, params=PARAMS):
     before, step, moved = (challenger[:N_BEFORE], champion[:N_BEFORE]), 0, 0
     for n in range(N_LIVE + 1):
         live = slice(N_BEFORE, N_BEFORE + n)
-        evidence = compute_evidence(
+        evidence = find_evidence(
             PairedLosses(challenger[live], champion[live], *before), HORIZON, params.margin_frac
         )
         move = decide_move(params, step, evidence, n - moved, Guardrails())
@@ -93,7 +97,7 @@ def test_power_is_printed(rho, margin_frac):
 def test_the_bet_is_the_mean_of_products():
     """By hand: the champion's sd is 1, the difference's 2, so x = 1 / (2.5 sqrt 2); two blocks."""
     losses = PairedLosses(np.full(14, 1.0), np.full(14, 2.0), np.array([0.0, 2.0]), np.array([2.0, 0.0]))
-    found = compute_evidence(losses, HORIZON, 0.0)
+    found = find_evidence(losses, HORIZON, 0.0)
     bets = [k / 20 for k in range(1, 20)]
     assert found.n_blocks == 2
     assert found.better == pytest.approx(sum((1 + b / (2.5 * 2**0.5)) ** 2 for b in bets) / 19)
@@ -106,21 +110,35 @@ def test_a_margin_helps_the_challenger_and_never_hides_that_it_is_worse():
     losses = PairedLosses(
         challenger[N_BEFORE:], champion[N_BEFORE:], challenger[:N_BEFORE], champion[:N_BEFORE]
     )
-    strict, lenient = (compute_evidence(losses, HORIZON, margin) for margin in (0.0, 0.2))
+    strict, lenient = (find_evidence(losses, HORIZON, margin) for margin in (0.0, 0.2))
     assert lenient.better > strict.better
     assert lenient.worse == strict.worse
 
 
+def test_the_posterior_holds_the_true_gain_as_often_as_it_says():
+    """The truth is 10 % in each of 300 draws; an equal challenger is better in half of them."""
+    rng = np.random.default_rng(2)
+    champion = 1 + 0.2 * rng.normal(size=(300, 60))
+    noise = 0.2 * rng.normal(size=(300, 60))
+    held, equal = 0, []
+    for ours, more in zip(champion, noise, strict=True):
+        nothing = np.zeros(2)
+        found = compare_losses(PairedLosses(ours - 0.1 + more, ours, nothing, nothing))
+        held += found.gain_low_frac <= 0.1 <= found.gain_high_frac
+        equal.append(compare_losses(PairedLosses(ours + more, ours, nothing, nothing)).better_probability)
+    assert held / 300 == pytest.approx(0.9, abs=0.05)
+    assert np.quantile(equal, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.09)
+    assert compare_losses(PairedLosses(*[np.ones(7)] * 4)) is None
+
+
 def test_without_a_cutoff_nothing_is_claimed():
-    found = compute_evidence(PairedLosses(*[np.array([])] * 4), HORIZON, 0.0)
+    found = find_evidence(PairedLosses(*[np.array([])] * 4), HORIZON, 0.0)
     assert (found.n_cutoffs, found.gain_frac, found.better, found.worse) == (0, None, 1.0, 1.0)
 
 
 def test_blocks_beyond_the_measured_ones_do_not_count():
     steps = HORIZON * (MAX_BLOCKS + 20)
-    found = compute_evidence(
-        PairedLosses(np.ones(steps), np.ones(steps), np.ones(3), np.ones(3)), HORIZON, 0.0
-    )
+    found = find_evidence(PairedLosses(np.ones(steps), np.ones(steps), np.ones(3), np.ones(3)), HORIZON, 0.0)
     assert (found.n_blocks, found.better, found.worse) == (MAX_BLOCKS, 1.0, 1.0)
 
 

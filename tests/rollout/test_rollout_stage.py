@@ -14,6 +14,7 @@ from small_release import START, build_small_release
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
+from deployments.console.pages import rollout as rollout_page
 from flows._events import RolloutMoved
 from flows.refresh import _judge
 from tasks.alerts.params import AlertParams
@@ -21,12 +22,14 @@ from tasks.alerts.sources import SOURCES, AlarmContext
 from tasks.core.errors import JournalError, ReleaseError, RolloutError
 from tasks.core.frames import SERIES
 from tasks.core.rollout import RolloutParams
-from tasks.edges.artifacts import read_json, write_frame
+from tasks.edges.artifacts import write_frame
 from tasks.edges.params import read_document
 from tasks.edges.registry import apply_promotion, get_release_folder, get_rows_path, read_champion
 from tasks.edges.rollouts import (
     apply_rollout_command,
     find_active_rollout,
+    find_judgement,
+    get_judgement_path,
     get_rollout_path,
     read_rollout,
     read_rollout_moves,
@@ -145,8 +148,14 @@ def test_the_verdict_follows_from_the_rows_however_often_it_is_looked_for(home, 
         apply_promotion(DATASET, built / "plain", gate_decision(as_of=BEGUN))
         begin(built, "biased")
         assert judge_at(520).reason == judged[-1].reason
-    kept = read_json(get_rollout_path(DATASET).with_suffix(".json"))["judgement"]
-    assert (kept["reason"], kept["evidence"]["n_cutoffs"]) == (judged[-1].reason, 16)
+    kept = find_judgement(DATASET)
+    assert (kept.reason, kept.evidence.n_cutoffs, len(kept.points)) == (judged[-1].reason, 16, 16)
+    assert [point.worse for point in kept.points if point.worse][-1] == kept.evidence.worse
+    assert kept.comparison.gain_high_frac < 0
+    assert rollout_page.list_inputs(ROOT) == [str(get_judgement_path(DATASET))]
+    page = rollout_page.render_rollout(ROOT)
+    assert f"{kept.comparison.gain_high_frac:.1%}" in page
+    assert page.count("data:image/") == 2
 
 
 def test_losses_are_those_of_the_gate_in_a_unit_that_later_rows_do_not_change(home, built):
