@@ -7,7 +7,7 @@ journal; the last one is the rollout of now. `rollout.json` next to it is a repo
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -147,10 +147,18 @@ def start_rollout(
     return rollout
 
 
-def write_move(rollout: Rollout, by: str, reason: str, **changes: object) -> Rollout:
+def write_move(
+    rollout: Rollout,
+    by: str,
+    reason: str,
+    apply: Callable[[], object] = lambda: None,
+    /,
+    **changes: object,
+) -> Rollout:
     """Move *rollout*: on return the line is on disk.
 
-    changes: of its fields. Raises RolloutError when it has been moved meanwhile.
+    apply: called before, while no one else can move it. changes: of its fields.
+    Raises RolloutError when it has been moved meanwhile; then nothing is applied.
     """
     with _hold_lock(rollout.dataset):
         if read_rollout(rollout.dataset) != rollout:
@@ -158,6 +166,7 @@ def write_move(rollout: Rollout, by: str, reason: str, **changes: object) -> Rol
                 f"The rollout of {rollout.dataset!r} has been moved meanwhile. Look again with `tidemill"
                 " rollout status`."
             )
+        apply()
         return _write(rollout, {**changes, "by": by, "reason": reason})
 
 

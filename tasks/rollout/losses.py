@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from tasks.core.blocks import split_blocks
+from tasks.monitor.scheduled import count_max_cutoffs
 from tasks.promote.gate import join_losses, list_gate_cutoffs, predict_pair
 from tasks.release import Release
 from tasks.rollout.evidence import PairedLosses
@@ -35,31 +37,40 @@ def compute_live_losses(
     early = [cutoff for cutoff in cutoffs if cutoff < begun_as_of]
     before = early[: max(0, len(early) - horizon + 1)][-N_BEFORE:]
     live = cutoffs[len(early) :]
-    pair = predict_pair(challenger, champion, rows, [*before, *live])
-    scaled = _scale_losses(
-        join_losses(pair.challenger, pair.opponent, challenger.about, pair.seasonal), before
-    )
-    earlier, later = (scaled.filter(pl.col("cutoff").is_in(part)) for part in (before, live))
-    losses = PairedLosses(
+    losses = _scale_losses(_sum_losses(challenger, champion, rows, [*before, *live]), before)
+    earlier, later = (losses.filter(pl.col("cutoff").is_in(part)) for part in (before, live))
+    paired = PairedLosses(
         *(part[side].to_numpy() for part in (later, earlier) for side in ("challenger", "opponent"))
     )
-    return LiveLosses(losses, later["cutoff"].to_list(), horizon)
+    return LiveLosses(paired, later["cutoff"].to_list(), horizon)
 
 
-def _scale_losses(pairs: pl.DataFrame, before: Sequence[datetime]) -> pl.DataFrame:
+def _sum_losses(
+    challenger: Release, champion: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]
+) -> pl.DataFrame:
+    """series_id, cutoff, sum of each side's losses over the steps, and their number.
+
+    By groups of cutoffs, so that memory does not grow with their number.
+    """
+    parts = []
+    for group in split_blocks(len(cutoffs), count_max_cutoffs(challenger, rows["series_id"].n_unique())):
+        pair = predict_pair(challenger, champion, rows, cutoffs[group])
+        losses = join_losses(pair.challenger, pair.opponent, challenger.about, pair.seasonal)
+        sides = pl.col("challenger", "opponent").sum()
+        parts.append(losses.group_by("series_id", "cutoff").agg(sides, n=pl.len()))
+    return pl.concat(parts)
+
+
+def _scale_losses(sums: pl.DataFrame, before: Sequence[datetime]) -> pl.DataFrame:
     """cutoff, challenger, opponent: mean over series and steps, in units of each series."""
-    both = (pl.col("challenger") + pl.col("opponent")) / 2
-    units = (
-        pairs.filter(pl.col("cutoff").is_in(before))
-        .group_by("series_id")
-        .agg(unit=both.mean())
-        .filter(pl.col("unit") > 0)
-    )
+    both = (pl.col("challenger") + pl.col("opponent")).sum() / (2 * pl.col("n").sum())
+    earlier = sums.filter(pl.col("cutoff").is_in(before))
+    units = earlier.group_by("series_id").agg(unit=both).filter(pl.col("unit") > 0)
     usual = float(np.mean(units["unit"].to_numpy())) if units.height else 1.0  # of a series that is new
-    unit = pl.col("unit").fill_null(usual)
+    unit, n = pl.col("unit").fill_null(usual), pl.col("n").sum()
     return (
-        pairs.join(units, on="series_id", how="left")
-        .group_by("cutoff")
-        .agg((pl.col("challenger") / unit).mean(), (pl.col("opponent") / unit).mean())
-        .sort("cutoff")
+        sums.join(units, on="series_id", how="left")
+        .sort("cutoff", "series_id")
+        .group_by("cutoff", maintain_order=True)
+        .agg((pl.col("challenger") / unit).sum() / n, (pl.col("opponent") / unit).sum() / n)
     )

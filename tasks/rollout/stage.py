@@ -1,6 +1,7 @@
 """Look at the rollout of the current dataset, and move it when the evidence says so."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -93,11 +94,7 @@ def _judge(rollout: Rollout, champion: ChampionRecord) -> RolloutJudgement:
         guardrails,
         is_paused=rollout.state == "paused",
     )
-    newest = get_newest_known_at(rows)
-    if move.action == "promote":
-        decision = rollout.decision.model_copy(update={"as_of": newest})
-        apply_promotion(rollout.dataset, get_release_folder(rollout.challenger), decision)
-    found = {"as_of": newest, "evidence": evidence, **guardrails._asdict()}
+    found = {"as_of": get_newest_known_at(rows), "evidence": evidence, **guardrails._asdict()}
     return _apply(
         rollout, move, **found, comparison=compare_losses(live.losses), points=_build_points(live, bets)
     )
@@ -110,8 +107,13 @@ def _apply(rollout: Rollout, move: Move, **found: object) -> RolloutJudgement:
         after = rollout
     elif move.action == "advance":
         after = write_move(rollout, JUDGE, move.reason, step=rollout.step + 1, **moved)
+    elif move.action == "back":
+        after = _end(rollout, "back", move.reason, **moved)
     else:
-        after = _end(rollout, "back" if move.action == "back" else "promoted", move.reason, **moved)
+        decision = rollout.decision.model_copy(update={"as_of": moved["moved_as_of"]})
+        folder = get_release_folder(rollout.challenger)
+        promote = partial(apply_promotion, rollout.dataset, folder, decision)
+        after = _end(rollout, "promoted", move.reason, promote, **moved)
     write_judgement(after, **found, action=move.action, reason=move.reason)
     return RolloutJudgement(after, move.action, move.reason)
 
@@ -130,13 +132,20 @@ def _build_points(live: "LiveLosses", bets: "Bets") -> tuple[RolloutPoint, ...]:
     )
 
 
-def _end(rollout: Rollout, state: str, reason: str, **found: object) -> Rollout:
+def _end(
+    rollout: Rollout,
+    state: str,
+    reason: str,
+    apply: Callable[[], object] = lambda: None,
+    /,
+    **found: object,
+) -> Rollout:
     """Write the end of *rollout*. A retraining whose release went back has brought none."""
-    if state == "back":
-        for last in read_retrainings(rollout.dataset)[-1:]:
-            if last.new_digest == rollout.challenger != last.digest:
-                write_end(rollout.dataset, last, last.digest, f"back: {reason}")
-    return write_move(rollout, JUDGE, reason, state=state, **found)
+    after = write_move(rollout, JUDGE, reason, apply, state=state, **found)
+    for last in read_retrainings(rollout.dataset)[-1:]:
+        if state == "back" and last.new_digest == rollout.challenger != last.digest:
+            write_end(rollout.dataset, last, last.digest, f"back: {reason}")
+    return after
 
 
 def read_guardrails(rollout: Rollout) -> Guardrails:

@@ -158,7 +158,7 @@ def test_the_verdict_follows_from_the_rows_however_often_it_is_looked_for(home, 
     assert page.count("data:image/") == 2
 
 
-def test_losses_are_those_of_the_gate_in_a_unit_that_later_rows_do_not_change(home, built):
+def test_losses_are_in_a_unit_that_later_rows_do_not_change_whatever_the_groups(home, built, monkeypatch):
     good, plain = (load_release(built / name) for name in ("good", "plain"))
     short, long = (compute_live_losses(good, plain, select_known(day), BEGUN) for day in (560, 650))
     n = len(short.cutoffs)
@@ -168,6 +168,9 @@ def test_losses_are_those_of_the_gate_in_a_unit_that_later_rows_do_not_change(ho
     assert short.losses.champion_before.tolist() == long.losses.champion_before.tolist()
     usual = (long.losses.champion.mean() + long.losses.challenger.mean()) / 2
     assert 0.5 < usual < 2
+    monkeypatch.setattr("tasks.monitor.scheduled.MAX_STEPS", 500)  # 50 cutoffs of 2 series in one group
+    grouped = compute_live_losses(good, plain, select_known(560), BEGUN)
+    assert grouped.losses.challenger == pytest.approx(short.losses.challenger)
 
 
 def test_a_pause_holds_the_weight_and_an_abort_goes_back(home, built):
@@ -188,8 +191,10 @@ def test_a_pause_holds_the_weight_and_an_abort_goes_back(home, built):
 def test_a_move_on_a_state_that_is_gone_is_refused(home, built):
     rollout = begin(built, "good")
     apply_rollout_command(DATASET, "abort", "ann", "")
+    applied = []
     with pytest.raises(RolloutError, match="moved meanwhile"):
-        write_move(rollout, "judge", "late", step=1)
+        write_move(rollout, "judge", "late", lambda: applied.append(1), state="promoted")
+    assert applied == []
     assert read_rollout(DATASET).state == "back"
 
 
