@@ -16,11 +16,18 @@ STAGES = ("ingest", "validate", "features", "train", "ensemble", "explain", "qua
 def training(reason: str = "asked for", limit_s: float = LIMIT_S, recipe: Recipe = "full") -> list[StageRun]:
     """Rebuild every stage up to the packaged challenger.
 
-    Promotion is another flow, with its own gate.
+    It begins with the source as it is now: files that have come under a glob, a feed's newest
+    window. Promotion is another flow, with its own gate.
     reason: why it runs, shown with the run.
     limit_s: seconds that one stage may take.
     recipe: `full` as params.yaml says; `window` and `search` as in the decision of `retrain`.
     """
+    from tasks.ingest.wizard.use import (
+        update_source,  # with polars, which the deployment's pull does not need
+    )
+
     get_run_logger().info("Training (%s): %s", recipe, reason)
+    if update_source():
+        get_run_logger().info("The source has other files, or a newer window, than the last training had")
     write_recipe(read_dataset(), recipe)
     return [run_flow_stage(name, limit_s) for name in STAGES]

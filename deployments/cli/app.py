@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from deployments.cli.alerts import add_alerts_commands
+from deployments.cli.approvals import add_approval_commands
 from deployments.cli.audit import add_audit_commands
 from deployments.cli.check import add_check_command
 from deployments.cli.datasets import add_dataset_commands
@@ -25,6 +26,7 @@ from deployments.cli.leaks import add_leaks_command
 from deployments.cli.operate import add_operate_commands
 from deployments.cli.output import AsJson, report_json, report_progress
 from deployments.cli.quarantine import add_quarantine_commands
+from deployments.cli.releases import add_release_commands
 from deployments.cli.replay import add_replay_command
 from deployments.cli.rollout import add_rollout_commands
 from deployments.cli.simulate import add_simulate_command
@@ -241,6 +243,19 @@ def page(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def docs(as_json: AsJson = False) -> None:
+    """Write a portal of the releases, with the card of each kept one, into TIDEMILL_HOME/docs."""
+    from deployments.console.pages.releases import write_portal
+    from tasks.edges.params import read_dataset
+
+    paths = [str(path) for path in write_portal(read_dataset())]
+    if as_json:
+        report_json({"pages": paths})
+    else:
+        print("\n".join(paths))
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check for problems and show what to do; exit code 1 when there is one."""
     from deployments.ops.doctor import convert_findings, list_findings
@@ -264,6 +279,8 @@ add_feed_commands(app)
 add_jobs_commands(app)
 add_key_commands(app)
 add_quarantine_commands(app)
+add_release_commands(app)
+add_approval_commands(app)
 add_replay_command(app)
 add_rollout_commands(app)
 add_simulate_command(app)

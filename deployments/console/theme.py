@@ -28,6 +28,7 @@ code{{background:var(--panel);padding:1px 5px;border-radius:3px}}
 code b{{color:var(--link)}}
 pre{{background:var(--panel);padding:12px 16px;overflow:auto;font-size:13px}}
 summary{{cursor:pointer;color:var(--muted)}}
+.card td{{white-space:normal}}
 .lead{{color:var(--muted);margin:0}}
 .verdict{{font-weight:600}}
 .none{{color:var(--muted)}}

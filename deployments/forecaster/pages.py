@@ -9,14 +9,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from deployments.forecaster import job_views, observations, shapes
-from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.analysis import correlate_rows, count_rows, describe_rows
 from deployments.forecaster.batch import build_batch_response
+from deployments.forecaster.champion_changes import ChampionChange
 from deployments.forecaster.common_problems import add_common_problems
 from deployments.forecaster.explanation_shapes import StepExplanation
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
 from deployments.forecaster.metrics import BATCH_ROUTE, FORECAST_ROUTE
-from deployments.forecaster.problems import NOT_OFFERED, JsonObject
+from deployments.forecaster.problems import JsonObject
 from deployments.forecaster.request import CHAMPION, ForecastRequest
 from deployments.forecaster.response import build_response, describe_champion
 from tasks.core.calendar import parse_step_length
@@ -58,6 +58,16 @@ ROLLOUT: shapes.RolloutState = {
     "by": "ann",
     "reason": "the meters are being replaced",
     "moved_at": "2019-01-01T00:00:00Z",
+}
+CHANGED: ChampionChange = {
+    "dataset": "tides",
+    "version": "1.0.0",
+    "digest": "9f2c...",
+    "action": "rollback",
+    "by": "grace",
+    "why": "bias in the north",
+    "promoted_at": "2019-01-02T08:15:00Z",
+    "changes": ["model: members: removed lightgbm"],
 }
 EXPLANATION: shapes.RecordedExplanation = {
     "prediction_id": "019ad3a0-93c0-7d3c-8bb2-27c2f4a1b0de",
@@ -210,8 +220,8 @@ def _build_response_examples(
         },
     }
     examples |= {"/api/v1/predictions/{id}/explain": EXPLANATION, GRAPHQL: QUERIED}
-    examples |= {path: NOT_OFFERED.body for (_, path), scope in SCOPE_OF.items() if scope == "operate"}
     examples |= {f"/api/v1/rollout/{command}": ROLLOUT for command in ("pause", "resume", "abort")}
+    examples |= dict.fromkeys(("/api/v1/models/deploy", "/api/v1/models/rollback"), CHANGED)
     if loaded:
         now, request = datetime.now(UTC), ForecastRequest(**requests[PREDICT]["one series"])
         prediction = json.loads(build_response(loaded, request, now).content)

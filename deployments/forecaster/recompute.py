@@ -21,7 +21,7 @@ from deployments.forecaster.response import compute_forecasts
 from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import SERIES
 from tasks.edges.audit import AuditRow, compute_steps_digest
-from tasks.edges.registry import find_release_deletion, get_release_folder
+from tasks.edges.release_files import find_release_deletion, get_release_folder
 from tasks.edges.row_versions import find_rows_version
 from tasks.edges.served import (
     RecordedAnswer,

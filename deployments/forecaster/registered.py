@@ -7,13 +7,8 @@ from deployments.forecaster.loaded import format_iso
 from deployments.forecaster.problems import ProblemError
 from tasks.core.reports.package import Provenance
 from tasks.edges.artifacts import read_last_report
-from tasks.edges.registry import (
-    ChampionRecord,
-    get_champion_folder,
-    get_monitored_path,
-    read_champion,
-    read_journal,
-)
+from tasks.edges.champions import ChampionRecord
+from tasks.edges.registry import get_champion_folder, get_monitored_path, read_champion, read_journal
 from tasks.release.manifest import read_manifest
 
 CARD = "model_card.md"

@@ -24,9 +24,8 @@ from deployments.forecaster.loaded import (
 from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.rollout import is_assigned
-from tasks.edges.registry import get_release_folder
 from tasks.edges.rollouts import Rollout, get_rollout_path, read_rollout, write_challenger_error
-from tasks.release import load_release
+from tasks.rollout.challenger import load_challenger
 
 RETRY_S = 5.0
 N_MIRRORED_WAITING = 100
@@ -141,14 +140,11 @@ class RolloutSlots:
         rollout, loaded = self.rollout, self.challenger
         assert rollout is not None, "there is a challenger to load"
         try:
-            folder = get_release_folder(rollout.challenger)
-            release = load_release(folder) if loaded is None else loaded.release
-            assert release.manifest is not None, "load_release checks it"
-            if release.manifest.digest != rollout.challenger:
-                raise ReleaseError(f"{folder} has digest {release.manifest.digest[:12]}.")  # noqa: TRY301
+            release = load_challenger(rollout) if loaded is None else loaded.release
+            assert release.manifest is not None, "load_challenger checks it"
             if missing := sorted(set(list_value_columns(release.rows)) - set(champion.rows.columns)):
                 raise ReleaseError(f"The rows do not have {', '.join(missing)}, which it reads.")  # noqa: TRY301
-            choice = ReleaseChoice(folder, rollout.challenger[:12], "challenger")
+            choice = ReleaseChoice(release.folder, rollout.challenger[:12], "challenger")
             rows = (champion.rows, champion.rows_stamp, champion.rows_version)
             challenger = LoadedRelease(release, release.manifest, choice, *rows)
             challenger.predict(challenger.newest_known)  # raises for a release that cannot answer

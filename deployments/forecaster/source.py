@@ -33,6 +33,7 @@ from tasks.core.frames import SERIES
 from tasks.core.objectives import ServiceTargets
 from tasks.core.service_rules import SECTION, ServiceRules
 from tasks.edges.registry import get_champion_folder, get_champion_path, get_rows_path, read_champion
+from tasks.edges.release_files import SIGNATURE
 from tasks.edges.row_versions import keep_rows_version
 from tasks.edges.settings import ROOT, read_settings
 from tasks.release import Release, load_release
@@ -244,6 +245,11 @@ class ReleaseSource:
                 raise ReleaseError(
                     f"{folder} has digest {found[:12]}, the champion's is {champion.digest[:12]}. Promote"
                     " again with `dvc repro promote`."
+                )
+            if champion.signed_by is not None and not (folder / SIGNATURE).exists():
+                raise ReleaseError(
+                    f"{folder} has no {SIGNATURE}, and it was promoted with one. Promote again with `dvc"
+                    " repro promote`, or go back with `tidemill rollback`."
                 )
             return ReleaseChoice(folder, champion.version, "champion")
         if _find_dataset(self.embedded) == dataset:

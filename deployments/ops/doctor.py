@@ -23,6 +23,7 @@ from tasks.core.reports.monitor import MonitorReport
 from tasks.edges.current import find_dataset_of_file, find_report
 from tasks.edges.dvc_files import find_broken_dvc_files
 from tasks.edges.files import find_lock_holder
+from tasks.edges.mlflow_aliases import find_moved_alias
 from tasks.edges.params import read_dataset, read_document
 from tasks.edges.processes import find_port_holder, is_alive, is_free, is_running
 from tasks.edges.registry import get_champion_folder, read_champion
@@ -70,7 +71,7 @@ def list_findings(root: Path = ROOT) -> list[DoctorFinding]:
         *_report_forecasts(root),
         *_report_ports(),
         *_report_parts(root),
-        _report_mlflow(),
+        _report_mlflow(root),
         _report_disk(),
         _report_dvc_lock(root),
         _report_checkout_lock(root),
@@ -268,8 +269,8 @@ def _report_parts(root: Path) -> Iterator[DoctorFinding]:
             yield DoctorFinding("feed", advice, well=False, advice="`tidemill down` and `tidemill up`.")
 
 
-def _report_mlflow() -> DoctorFinding:
-    """Entries that MLflow has not received yet, and those that it refuses."""
+def _report_mlflow(root: Path) -> DoctorFinding:
+    """Entries that MLflow has not received or refuses, and an alias that was moved by hand."""
     n_waiting, set_aside, failure = len(list_pending_entries()), list_refused_entries(), read_last_failure()
     deliver = "`.venv/bin/python -m tasks.edges.mlflow_delivery` delivers"
     found = (
@@ -288,6 +289,10 @@ def _report_mlflow() -> DoctorFinding:
         found.append(f"{len(set_aside)} entries set aside in {folder}")
         retry = f"move the entry into {get_outbox_folder()}, and {deliver}"
         advice.append(f"Correct what the reason names, {retry}; or remove it, and MLflow does not get it.")
+    with suppress(TidemillError):  # of the champion's record, which has a finding of its own
+        if moved := find_moved_alias(read_dataset(root)):
+            found.append(moved)
+            advice.append("The service goes by the registry; set the alias back in MLflow's page.")
     return DoctorFinding(
         "mlflow", "; ".join(found) or "everything is delivered", not advice, " ".join(advice)
     )

@@ -59,7 +59,7 @@ def make_forecast(as_of: str | None, series: str | None) -> LocalForecast:
         raise ReleaseError(f"No champion of {dataset!r} yet. `tidemill run` or `dvc repro` makes one.")
     release = load_release(get_champion_folder(champion))
     rows = read_frame(get_rows_path(dataset), SERIES) if get_rows_path(dataset).exists() else release.rows
-    as_of_time = get_newest_known_at(rows) if as_of is None else _parse_time(as_of)
+    as_of_time = get_newest_known_at(rows) if as_of is None else parse_option_time("--as-of", as_of)
     made = predict_cutoffs(release, rows, [as_of_time])
     forecast_ids = made["series_id"].unique().sort().to_list()
     absent = find_absence_reasons(release, rows, as_of_time)
@@ -104,12 +104,13 @@ def _build_series(frame: pl.DataFrame, release: Release) -> LocalSeries:
     }
 
 
-def _parse_time(text: str) -> datetime:
+def parse_option_time(option: str, text: str) -> datetime:
+    """The time that *option* gives, in UTC. Raises ParamsError when it is none."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
         raise ParamsError(
-            f"--as-of is {text!r}; give ISO 8601, for example 2018-06-01 or 2018-06-01T21:00Z."
+            f"{option} is {text!r}; give ISO 8601, for example 2018-06-01 or 2018-06-01T21:00Z."
         ) from error
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 

@@ -182,7 +182,7 @@ def _split_by_origin(
         yield from (dict(items[k : k + size]) for k in range(0, len(items), size))
 
 
-def _run_backtest(given: JobInput, asked: JobRequest, report: Report) -> JobResult:
+def run_backtest(given: JobInput, asked: JobRequest, report: Report) -> JobResult:
     """Scores of the release over cutoffs that it has not seen."""
     assert isinstance(asked, BacktestJob)
     release, rows = given
@@ -209,5 +209,5 @@ def _run_backtest(given: JobInput, asked: JobRequest, report: Report) -> JobResu
 
 _RUNNERS: dict[type[JobRequest], Callable[[JobInput, JobRequest, Report], JobResult]] = {
     BatchJob: _run_batch,
-    BacktestJob: _run_backtest,
+    BacktestJob: run_backtest,
 }

@@ -14,7 +14,8 @@ from tasks.edges.objectives import get_counts_path
 from tasks.edges.observations import list_observation_files
 from tasks.edges.params import read_document
 from tasks.edges.processes import is_running
-from tasks.edges.registry import MANIFEST, ReleaseIdentity, get_rows_path
+from tasks.edges.registry import get_rows_path
+from tasks.edges.release_files import MANIFEST, ReleaseIdentity
 from tasks.edges.row_versions import get_rows_versions_folder
 from tasks.edges.safe_names import encode_name
 from tasks.edges.served_store import get_archive_path, get_served_path

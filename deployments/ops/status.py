@@ -11,10 +11,11 @@ from tasks.core.reports.monitor import MonitorReport, MonitorVerdict
 from tasks.core.reports.promote import GateDecision, Verdict
 from tasks.core.reports.retrain import RetrainDecision
 from tasks.core.strict import Strict
+from tasks.edges.champions import Champion
 from tasks.edges.current import find_report
 from tasks.edges.params import read_document
 from tasks.edges.processes import is_running
-from tasks.edges.registry import Champion, read_champion
+from tasks.edges.registry import read_champion
 from tasks.edges.settings import ROOT, read_settings
 
 

@@ -3,6 +3,8 @@
 Each message names the thing, the fact, the rule and the next move.
 """
 
+from collections.abc import Sequence
+
 
 class TidemillError(Exception):
     """Anything a person can fix; commands print its message alone, without a traceback."""
@@ -61,6 +63,22 @@ class ForecasterError(TidemillError):
 
 class ReleaseError(TidemillError):
     """A release is incomplete, altered, or cannot answer."""
+
+
+class ReleaseNotKeptError(ReleaseError):
+    """A release that there is not, or whose bytes are deleted.
+
+    kept: versions of those that there are.
+    """
+
+    def __init__(self, fact: str, kept: Sequence[str]) -> None:
+        """fact: the sentence before the list of those that are kept."""
+        super().__init__(f"{fact} Kept are {', '.join(kept) or 'none'} (`tidemill releases`).")
+        self.kept = tuple(kept)
+
+
+class ApprovalError(TidemillError):
+    """A promotion that needs an approval has none that holds."""
 
 
 class JournalError(TidemillError):

@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -204,7 +205,7 @@ def publish_alongside() -> Iterator[None]:
 def _publish_entry(client: Any, folder: Path) -> None:
     entry = json.loads((folder / "entry.json").read_text())
     if entry["kind"] == "champion":
-        _publish_champion(client, entry)
+        _publish_champion(client, entry, folder.name)
     else:
         _publish_run(client, entry, folder)
 
@@ -282,23 +283,57 @@ def _get_experiment(client: Any, dataset: str) -> str:
     )
 
 
-def _publish_champion(client: Any, entry: Mapping[str, Any]) -> None:
+def _publish_champion(client: Any, entry: Mapping[str, Any], key: str) -> None:
+    """Register the release once, and move the aliases `champion` and `previous`."""
+    from mlflow.exceptions import MlflowException
+
     name, digest = encode_name(entry["dataset"]), entry["digest"]
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name)
     versions = client.search_model_versions(f"name = '{name}'")
-    existing = next((v for v in versions if v.tags.get("tidemill.digest") == digest), None)
-    # A server refuses a path of this machine, and could not read it; the digest names the release
-    source = (
-        f"tidemill:/releases/{digest}"
-        if read_settings().mlflow_uri.startswith("http")
-        else Path(entry["source"]).as_uri()
-    )
-    tags = {encode_name(k): v for k, v in entry["tags"].items()}
-    version = existing or client.create_model_version(
-        name, source=source, tags=tags, description=f"release {digest}"
-    )
+    version = next((v for v in versions if v.tags.get("tidemill.digest") == digest), None)
+    if version is None:
+        tags = {encode_name(k): v for k, v in entry["tags"].items()}
+        source, run_id = _log_release(client, entry, key)
+        version = client.create_model_version(
+            name, source, run_id, tags=tags, description=f"release {digest}", await_creation_for=0
+        )
+    try:
+        former = client.get_model_version_by_alias(name, "champion").version
+    except MlflowException:  # the first one, or its version was deleted by hand
+        former = version.version
+    if former != version.version:
+        client.set_registered_model_alias(name, "previous", former)
     client.set_registered_model_alias(name, "champion", version.version)
+
+
+def _log_release(client: Any, entry: Mapping[str, Any], key: str) -> tuple[str, str | None]:
+    """(source, run) of a model version: the release as a model in a run of its own.
+
+    Of a release whose files are gone only the digest is registered.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    from tasks.edges.mlflow_model import write_mlflow_model  # with numpy, which a stage may not need
+
+    folder, dataset = Path(entry["source"]), entry["dataset"]
+    if not (folder / "manifest.json").exists():
+        return f"tidemill:/releases/{entry['digest']}", None
+    ended_ms = int(key.split("-", maxsplit=1)[0]) // 1_000_000
+    title = {"name": f"release {entry['tags']['tidemill.version']}"}
+    run_id, _ = _find_or_start_run(client, _get_experiment(client, dataset), title, key, ended_ms)
+    data_version = json.loads((folder / "manifest.json").read_text())["data_version"]
+    data = Dataset(dataset, data_version[:36], "tidemill", json.dumps({"data_version": data_version}))
+    client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+    for name, value in entry["tags"].items():
+        client.set_tag(run_id, encode_name(name), value)
+    with tempfile.TemporaryDirectory(dir=get_outbox_folder().parent) as work:
+        write_mlflow_model(folder, Path(work) / "model", run_id)
+        client.log_artifacts(run_id, str(Path(work) / "model"), "model")
+    if (folder / "model_card.md").exists():
+        client.log_artifact(run_id, str(folder / "model_card.md"))
+    client.set_terminated(run_id, end_time=ended_ms)
+    return f"{client.get_run(run_id).info.artifact_uri}/model", run_id
 
 
 def _build_client() -> Any:

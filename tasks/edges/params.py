@@ -115,6 +115,11 @@ class ParamsDocument:
         """Parameters of one model for the current dataset."""
         return dict(self._entry["models"].get(model) or {})
 
+    def list_parameters(self) -> dict[str, Section]:
+        """Parameters of each model, and of the ensemble."""
+        of_models = {model: self.get_model_params(model) for model in self.list_models()}
+        return {**of_models, "ensemble": self._merge_section("ensemble")}
+
     def list_quantile_models(self) -> dict[str, float]:
         """By model that forecasts a quantile which; such a model has no part in the point."""
         params = {model: self.get_model_params(model) for model in self.list_models()}

@@ -6,60 +6,32 @@ promotion in order, `releases/<digest>/` has the bytes, `rows/<dataset>.parquet`
 looks back on. Light on imports, since the service reads it.
 """
 
-import os
-import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from tasks.core.errors import ReleaseError
 from tasks.core.reports.promote import GateDecision
-from tasks.core.strict import Strict
-from tasks.edges.artifacts import write_folder, write_json
+from tasks.edges.artifacts import write_json, write_text
 from tasks.edges.chained_journal import append_line, read_lines
+from tasks.edges.champions import ChampionRecord, build_champion, describe_differences, render_changelog
 from tasks.edges.files import compute_file_hash, hold_lock, replace_file
-from tasks.edges.jobs import list_pinned_releases
+from tasks.edges.release_files import (
+    delete_old_releases,
+    find_release_identity,
+    get_registry_folder,
+    read_release_identity,
+    write_release_copy,
+)
 from tasks.edges.safe_names import encode_name
-from tasks.edges.settings import ROOT, read_settings
+from tasks.edges.settings import get_operator, read_settings
+from tasks.edges.signatures import find_signer, sign_release
 from tasks.edges.tracking import log_promotion
-
-MANIFEST = "manifest.json"
-
-
-class ReleaseIdentity(BaseModel):
-    """What the registry needs of a release's manifest; its other keys are the release's."""
-
-    digest: str
-    dataset: str
-    model: str
-    seen_until: datetime
-    files: dict[str, str] = {}  # sha256 by path
-
-
-class Champion(Strict):
-    """The release that answers.
-
-    path: relative to home.
-    promoted_as_of: newest `known_at` of the data that decided.
-    """
-
-    dataset: str
-    digest: str
-    path: str
-    version: str
-    model: str
-    seen_until: datetime
-    promoted_as_of: datetime
-
-
-class ChampionRecord(Champion):
-    """champion.json. decision: what promote wrote."""
-
-    decision: GateDecision
 
 
 def read_champion(dataset: str) -> ChampionRecord | None:
@@ -87,7 +59,7 @@ def read_champion(dataset: str) -> ChampionRecord | None:
 
 def get_champion_path(dataset: str) -> Path:
     """Where the record of the champion of *dataset* is; a promotion replaces it by rename."""
-    return _get_dataset_folder(dataset) / "champion.json"
+    return get_registry_folder(dataset) / "champion.json"
 
 
 def get_champion_folder(champion: ChampionRecord) -> Path:
@@ -97,7 +69,7 @@ def get_champion_folder(champion: ChampionRecord) -> Path:
 
 def get_monitored_path(dataset: str, digest: str) -> Path:
     """Where the monitor's last report of a champion is, for the service."""
-    return _get_dataset_folder(dataset) / "monitoring" / f"{digest}.json"
+    return get_registry_folder(dataset) / "monitoring" / f"{digest}.json"
 
 
 def read_journal(dataset: str) -> list[ChampionRecord]:
@@ -108,13 +80,23 @@ def read_journal(dataset: str) -> list[ChampionRecord]:
     return [ChampionRecord.model_validate(line) for line in read_lines(_get_journal_path(dataset))]
 
 
-def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) -> ChampionRecord:
+def apply_promotion(
+    dataset: str,
+    release_folder: Path,
+    decision: GateDecision,
+    *,
+    by: str | None = None,
+    approval: int | None = None,
+    hashes: Mapping[str, str] | None = None,
+) -> ChampionRecord:
     """Make the sealed release in *release_folder* the champion; a second call changes nothing.
 
     decision: with `as_of`.
-    1. Copy the bytes. 2. Add the line of the journal. 3. Leave the entry in MLflow's outbox.
-    4. Replace champion.json. 5. Delete old releases. A kill in between leaves the old champion
-    whole, and the next call completes the work.
+    by: who does it; by default the operator of this process.
+    approval: its line in the journal of approvals. hashes: of the files that were approved.
+    1. Copy the bytes and sign them. 2. Add the line of the journal. 3. Leave the entry in MLflow's
+    outbox. 4. Replace champion.json. 5. Delete old releases. A kill before the journal's line
+    leaves the old champion whole; after it, the next change of the champion completes this first.
     Raises ReleaseError when the folder has no manifest, or is of another dataset.
     """
     release = read_release_identity(release_folder)
@@ -124,45 +106,99 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
             " own checkout."
         )
     with _wait_for_promotion_lock(dataset):
-        now = read_champion(dataset)
+        now = _complete_last_change(dataset)
         if now is not None and now.digest == release.digest:
-            write_release_copy(dataset, release_folder, get_champion_folder(now))  # heals a damaged one
+            folder = get_champion_folder(now)
+            write_release_copy(dataset, release_folder, folder, sign_release)  # heals a damaged one
             return now
-        journal = read_journal(dataset)
-        champion = build_champion(release, decision, journal)
-        # 1.
-        write_release_copy(dataset, release_folder, get_champion_folder(champion))
-        # 2.
-        if not journal or journal[-1].digest != champion.digest:
-            append_line(_get_journal_path(dataset), champion.model_dump(mode="json"))
-        # 3.
-        log_promotion(
-            dataset,
-            champion.digest,
-            champion.version,
-            get_champion_folder(champion).absolute(),
-            {"tidemill.model": champion.model},
-        )
-        # 4.
-        write_json(get_champion_path(dataset), champion.model_dump(mode="json"))
-        # 5.
-        _delete_old_releases(dataset, now)
-    return champion
+        former = None if now is None else find_release_identity(dataset, now.digest)
+        champion = build_champion(release, decision, read_journal(dataset), former)
+        folder = get_champion_folder(champion)
+        write_release_copy(dataset, release_folder, folder, sign_release, hashes)
+        facts = {
+            "by": by or get_operator(),
+            "why": decision.reason,
+            "approval": approval,
+            "signed_by": find_signer(folder),
+        }
+        return _write_champion(champion.model_copy(update=facts), now)
 
 
-def get_release_folder(digest: str) -> Path:
-    """Where a promoted release is, until it is deleted."""
-    return read_settings().home / "releases" / digest
+def apply_kept_release(
+    dataset: str,
+    digest: str,
+    action: Literal["rollback", "deploy"],
+    by: str,
+    why: str,
+    as_of: datetime | None = None,
+) -> ChampionRecord:
+    """Make a release that was champion and is kept the champion; a second call changes nothing.
+
+    The caller has verified its bytes; one of before there were signatures is signed now.
+    as_of: newest `known_at` of the rows now.
+    Raises ReleaseError when it was never champion, or is deleted.
+    """
+    with _wait_for_promotion_lock(dataset):
+        now = _complete_last_change(dataset)
+        record = next((line for line in reversed(read_journal(dataset)) if line.digest == digest), None)
+        if now is None or record is None or not get_champion_folder(record).is_dir():
+            raise ReleaseError(
+                f"{digest[:12]} is no kept release of {dataset!r}. `tidemill releases` lists them."
+            )
+        if now.digest == digest:
+            return now
+        folder = get_champion_folder(record)
+        before, after = (find_release_identity(dataset, name) for name in (now.digest, digest))
+        facts = {
+            "action": action,
+            "by": by,
+            "why": why,
+            "changes": tuple(describe_differences(before, after)),
+            "taken_back_as_of": as_of if action == "rollback" else None,
+            "approval": None,
+            "signed_by": find_signer(folder) or sign_release(folder),
+        }
+        return _write_champion(record.model_copy(update=facts), now)
 
 
-def find_release_deletion(dataset: str, digest: str) -> datetime | None:
-    """Since when a release that was promoted is not kept any more; None when it is, or unknown."""
-    path = _get_deletion_path(dataset, digest)
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None
+def _complete_last_change(dataset: str) -> ChampionRecord | None:
+    """The champion, after the last line of the journal has taken effect.
+
+    A kill may have come between the line and champion.json.
+    """
+    now, journal = read_champion(dataset), read_journal(dataset)
+    if not journal or (now is not None and now.digest == journal[-1].digest):
+        return now
+    return _apply_line(journal[-1], now)
 
 
-def _get_deletion_path(dataset: str, digest: str) -> Path:
-    return _get_dataset_folder(dataset) / "deleted" / digest
+def _write_champion(champion: ChampionRecord, former: ChampionRecord | None) -> ChampionRecord:
+    """Add the line of the journal, and have it take effect. former: the champion until now."""
+    facts = {"promoted_at": datetime.now(UTC), "replaces": None if former is None else former.digest}
+    line = champion.model_copy(update=facts)
+    append_line(_get_journal_path(line.dataset), line.model_dump(mode="json"))
+    return _apply_line(line, former)
+
+
+def _apply_line(line: ChampionRecord, former: ChampionRecord | None) -> ChampionRecord:
+    log_promotion(
+        line.dataset,
+        line.digest,
+        line.version,
+        get_champion_folder(line).absolute(),
+        {"tidemill.model": line.model},
+    )
+    write_json(get_champion_path(line.dataset), line.model_dump(mode="json"))
+    journal = read_journal(line.dataset)
+    write_text(get_changelog_path(line.dataset), render_changelog(line.dataset, journal))
+    promoted = [each.digest for each in journal]
+    delete_old_releases(line.dataset, promoted, None if former is None else former.digest)
+    return line
+
+
+def get_changelog_path(dataset: str) -> Path:
+    """Where the changelog of the model of *dataset* is, made again at each change of champion."""
+    return get_registry_folder(dataset) / "CHANGELOG.md"
 
 
 def publish_rows_file(dataset: str, path: Path) -> None:
@@ -183,121 +219,12 @@ def get_rows_path(dataset: str) -> Path:
     return read_settings().home / "rows" / f"{encode_name(dataset)}.parquet"
 
 
-def build_champion(
-    release: ReleaseIdentity, decision: GateDecision, journal: Sequence[ChampionRecord]
-) -> ChampionRecord:
-    """The record of *release* as champion. journal: the promotions before, oldest first."""
-    return ChampionRecord(
-        dataset=release.dataset,
-        digest=release.digest,
-        path=f"releases/{release.digest}",
-        version=_decide_version(release.digest, journal),
-        model=release.model,
-        seen_until=release.seen_until,
-        promoted_as_of=decision.as_of,
-        decision=decision,
-    )
-
-
-def _decide_version(digest: str, journal: Sequence[ChampionRecord]) -> str:
-    """1.0.0, 1.1.0, ...: a new digest gets the next minor number; a former one keeps its own."""
-    versions = {champion.digest: champion.version for champion in journal}
-    return versions.get(digest, f"1.{len(versions)}.0")
-
-
-def write_release_copy(dataset: str, source: Path, target: Path) -> None:
-    """Copy a release without the releases nested in it.
-
-    The baseline is a release of its own in models/release. The release inside the Bento is a part.
-    """
-    _get_deletion_path(dataset, target.name).unlink(missing_ok=True)
-    if _is_whole(target):  # a service may run in it, so it stays as it is
-        return
-
-    def find_nested(folder: str, names: list[str]) -> set[str]:
-        is_top = Path(folder) == source
-        return {name for name in names if is_top and (Path(folder) / name / MANIFEST).exists()}
-
-    with write_folder(target) as fresh:
-        shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=find_nested)
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether the release in *folder* has the bytes that were sealed."""
-    try:
-        files = read_release_identity(folder).files
-    except (ReleaseError, ValueError):
-        return False
-    paths = {folder / name: sealed for name, sealed in files.items()}
-    return all(path.exists() and compute_file_hash(path) == sealed for path, sealed in paths.items())
-
-
-def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
-    """Delete releases of this dataset beyond the newest `keep_releases`.
-
-    former: the champion until now. It, its successor and what is in use always stay.
-    """
-    newest_first = list(dict.fromkeys(champion.digest for champion in reversed(read_journal(dataset))))
-    kept = set(newest_first[: max(read_settings().keep_releases, 2)]) | ({former.digest} if former else set())
-    delete_releases(dataset, [digest for digest in newest_first if digest not in kept])
-
-
-def delete_releases(dataset: str, digests: Sequence[str]) -> None:
-    """Delete those releases of *dataset* that nothing uses."""
-    folders = [get_release_folder(digest) for digest in digests]
-    in_use = _read_references() if (old := [folder for folder in folders if folder.exists()]) else set()
-    for folder in old:
-        if folder.name not in in_use:
-            deletion = _get_deletion_path(dataset, folder.name)
-            deletion.parent.mkdir(exist_ok=True)
-            deletion.touch()
-            # By rename first, so that a kill leaves no half of it
-            leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-            shutil.rmtree(folder.rename(leaving), ignore_errors=True)
-
-
-def _read_references() -> set[str]:
-    """The words in which a release may be named.
-
-    In records of home, in decisions of the checkout, in jobs, and in what processes run.
-    """
-    import psutil
-
-    home, references = read_settings().home, [str((read_settings().release or Path()).resolve())]
-    for path in (
-        home / "up" / "state.json",
-        *home.glob("registry/*/champion.json"),
-        *home.glob("registry/*/rollout.json"),
-        *ROOT.glob("data/decisions/*/decision.json"),
-    ):
-        with suppress(FileNotFoundError):
-            references.append(path.read_text(errors="replace"))
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # another user's, or ended meanwhile
-            references += [*process.cmdline(), process.cwd(), process.environ().get("TIDEMILL_RELEASE", "")]
-    return set(re.findall(r"\w+", "\n".join(references))) | list_pinned_releases()
-
-
-def read_release_identity(folder: Path) -> ReleaseIdentity:
-    """Of the sealed release in *folder*. Raises ReleaseError when it has no manifest."""
-    path = folder / MANIFEST
-    if not path.exists():
-        raise ReleaseError(
-            f"{folder} has no {MANIFEST}, so it is no sealed release. `dvc repro package` builds one."
-        )
-    return ReleaseIdentity.model_validate_json(path.read_bytes())
-
-
 @contextmanager
 def _wait_for_promotion_lock(dataset: str) -> Iterator[None]:
     """One promotion of a dataset at a time."""
-    with hold_lock(_get_dataset_folder(dataset) / "lock"):
+    with hold_lock(get_registry_folder(dataset) / "lock"):
         yield
 
 
 def _get_journal_path(dataset: str) -> Path:
-    return _get_dataset_folder(dataset) / "journal.jsonl"
-
-
-def _get_dataset_folder(dataset: str) -> Path:
-    return read_settings().home / "registry" / encode_name(dataset)
+    return get_registry_folder(dataset) / "journal.jsonl"

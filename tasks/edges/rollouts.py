@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tasks.core.errors import RolloutError
 from tasks.core.reports.base import IsoTime
@@ -22,21 +22,34 @@ from tasks.core.strict import Strict
 from tasks.edges.artifacts import read_last_report, write_report
 from tasks.edges.chained_journal import append_line, read_lines
 from tasks.edges.files import hold_lock
-from tasks.edges.registry import (
-    delete_releases,
-    get_champion_path,
+from tasks.edges.registry import get_champion_path, read_champion
+from tasks.edges.release_files import (
+    delete_old_releases,
     get_release_folder,
-    read_champion,
     read_release_identity,
     write_release_copy,
 )
-from tasks.edges.settings import read_settings
+from tasks.edges.signatures import sign_release
 
 GATE, JUDGE, OPERATOR = "gate", "judge", "operator"
 Command = Literal["pause", "resume", "abort"]
 _MAX_ERROR = 300  # characters
 _OF_ROLLOUT = ("dataset", "challenger", "champion", "model", "state", "weight", "reason")
 _OF_JUDGEMENT = RolloutReport.model_fields.keys() - {*_OF_ROLLOUT, "alpha", "schema_version"}
+
+
+class ApprovedFiles(NamedTuple):
+    """What a person has approved.
+
+    by: who. approval: its line in the journal of approvals. hashes: sha256 of the files, by path.
+    """
+
+    by: str | None
+    approval: int | None
+    hashes: Mapping[str, str]
+
+
+NOT_NEEDED = ApprovedFiles(None, None, {})
 
 
 class Rollout(Strict):
@@ -50,6 +63,7 @@ class Rollout(Strict):
     moved_at: of the clock. by, reason: who moved it, and why.
     evidence: that decided; null when none did.
     decision: of the gate.
+    approved_by, approval: who approved it, and the line of that; null without one.
     """
 
     dataset: str
@@ -66,6 +80,8 @@ class Rollout(Strict):
     reason: str
     evidence: RolloutEvidence | None = None
     decision: GateDecision
+    approved_by: str | None = None
+    approval: int | None = None
 
     @property
     def is_active(self) -> bool:
@@ -104,23 +120,29 @@ def get_rollout_path(dataset: str) -> Path:
 
 
 def start_rollout(
-    dataset: str, release_folder: Path, decision: GateDecision, params: RolloutParams
+    dataset: str,
+    release_folder: Path,
+    decision: GateDecision,
+    params: RolloutParams,
+    approved: ApprovedFiles = NOT_NEEDED,
 ) -> Rollout:
     """Begin the rollout of the sealed release in *release_folder*; a second call changes nothing.
 
     decision: of the gate that it passed. One that is active ends. A release that went back stays
-    so: its last move is returned.
-    Raises ReleaseError when the folder has no manifest.
+    so, and one that this decision has made champion is not rolled out again: its last move is
+    returned.
+    Raises ReleaseError when the folder has no manifest, or was changed since it was *approved*.
     """
     release = read_release_identity(release_folder)
     with _hold_lock(dataset):
         moves = read_rollout_moves(dataset)
         earlier = [move for move in moves if move.challenger == release.digest]
-        if earlier and earlier[-1].state != "promoted":
+        if earlier and (earlier[-1].state != "promoted" or earlier[-1].decision == decision):
             return earlier[-1]
         champion = read_champion(dataset)
         assert champion is not None, "without a champion there is nothing to compare with"
-        write_release_copy(dataset, release_folder, get_release_folder(release.digest))
+        folder = get_release_folder(release.digest)
+        write_release_copy(dataset, release_folder, folder, sign_release, approved.hashes or None)
         if moves and moves[-1].is_active:
             reason = f"{release.digest[:12]} has passed the gate and takes its place"
             _write(moves[-1], {"state": "back", "by": GATE, "reason": reason})
@@ -139,11 +161,13 @@ def start_rollout(
             by=GATE,
             reason=decision.reason,
             decision=decision,
+            approved_by=approved.by,
+            approval=approved.approval,
         )
         _append(rollout)
-    kept = [rollout.challenger, *dict.fromkeys(move.challenger for move in reversed(moves))]
-    promoted = {move.challenger for move in moves if move.state == "promoted"}
-    delete_releases(dataset, [d for d in kept[max(read_settings().keep_releases, 2) :] if d not in promoted])
+    promoted = {move.challenger for move in moves if move.state == "promoted"}  # the registry's to delete
+    others = [move.challenger for move in moves if move.challenger not in promoted]
+    delete_old_releases(dataset, [*others, rollout.challenger], None)
     return rollout
 
 

@@ -4,6 +4,7 @@ What changes a result is in params.yaml instead. Variables start with `TIDEMILL_
 `TIDEMILL_HOME`, `TIDEMILL_SERVICE_PORT`. Prefect keeps its own `PREFECT_*` names.
 """
 
+import getpass
 import os
 import re
 import tempfile
@@ -46,6 +47,7 @@ class Settings(BaseSettings):
 
     home: Path = ROOT / ".tidemill"  # what runs leave behind
     mlflow_uri: str = ""  # empty: SQLite in home
+    operator: str = ""  # who promotes, approves and takes back; empty: the operating system's user
     host: str = "127.0.0.1"
     prefect_port: int = 4200
     # empty: a server of our own on prefect_port
@@ -68,6 +70,11 @@ class Settings(BaseSettings):
     # The service serves the current dataset of the checkout in this folder; `tidemill up` sets it
     checkout: Path | None = None
     release: Path | None = None  # the service loads this release instead of the champion
+    # Private key that signs promoted releases (PEM, ed25519); empty: signing.key in home, made at
+    # the first promotion
+    signing_key: Path | None = None
+    # Public keys whose signatures are accepted, one a line in hex; empty: the signing key's own
+    trusted_keys: Path | None = None
     keep_cache_mb: int = 5000  # beyond it, what no current artifact needs is removed from DVC's cache
     # Newest releases of a dataset that are kept in home; champion, former champion and what is used
     # always are
@@ -124,6 +131,16 @@ class Settings(BaseSettings):
     def tracking_uri(self) -> str:
         """MLflow's address: the setting, or SQLite in home."""
         return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+
+def get_operator() -> str:
+    """Who acts in this process: the setting, else the user of the operating system."""
+    if operator := read_settings().operator:
+        return operator
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container whose user has no name
+        return f"uid {os.getuid()}"
 
 
 @cache
@@ -195,6 +212,8 @@ def apply_mlflow_environment(artifacts: Path) -> None:
     # Instead of 7 with growing pauses: what is not delivered waits in the outbox
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def apply_in_memory_metrics() -> None:

@@ -23,6 +23,7 @@ def main(root: Path = ROOT) -> None:
     )
     with write_folder(root / "data/reports/explain") as folder:
         explanation.attributions.write_parquet(folder / "attributions.parquet")
+        explanation.curves.write_parquet(folder / "curves.parquet")
         write_report(folder / "importance.json", explanation.importance)
         write_report(folder / "summary.json", explanation.summary)
     _report_summary(explanation.summary)
@@ -33,6 +34,9 @@ def _report_summary(summary: ExplainSummary) -> None:
         f"explain: {summary.n_last} last forecasts and {summary.n_sample} others; parts add up to"
         f" {summary.max_abs_gap:.1e}"
     )
+    agreement = ", ".join(f"{value:.2f} with {name}" for name, value in summary.agreement.items())
+    if agreement:
+        print(f"explain: rank correlation of the features' importance by Shapley values: {agreement}")
     if n_left_out := summary.n_series_now - summary.n_last:
         print(
             f"explain: {n_left_out} series are not explained: their last forecast is beyond"

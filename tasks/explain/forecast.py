@@ -21,6 +21,7 @@ from tasks.explain.background import (
     build_table,
     build_x,
     find_tied_columns,
+    run_members,
     select_sample,
 )
 from tasks.explain.params import ExplainParams
@@ -28,7 +29,7 @@ from tasks.explain.shapley import ShapleyParts, compute_shapley, decide_budget, 
 from tasks.features.traced import ValueSource, find_value_sources
 from tasks.release import Release, make_forecasts
 from tasks.release.combine import compute_row_weights, compute_weight_groups
-from tasks.release.origins import MemberForecasts, predict_member
+from tasks.release.origins import MemberForecasts
 
 LEAST_DISTANCE = 1e-6  # of base and forecast in the space of z, for the slope between them
 
@@ -199,11 +200,6 @@ def _build_steps(
     ]
 
 
-def _run_members(release: Release, x: np.ndarray) -> np.ndarray:
-    """(n, M * H) of the combined members, side by side."""
-    return np.concatenate([predict_member(release, m, x) for m in release.combination.members], axis=1)
-
-
 def _explain_members(
     release: Release, x: np.ndarray, background: Background, n_orders: int
 ) -> tuple[ShapleyParts, np.ndarray]:
@@ -211,7 +207,7 @@ def _explain_members(
     tied, every = find_tied_columns(release.schema), np.arange(x.shape[1])
     for columns in (background.columns, every):  # all of them, should one have looked unread
         shapley = compute_shapley(
-            lambda rows: _run_members(release, rows), x, background.x, columns, n_orders, SEED, tied
+            lambda rows: run_members(release, rows), x, background.x, columns, n_orders, SEED, tied
         )
         if (np.nan_to_num(shapley.gap) <= background.max_gap).all():
             break
@@ -239,7 +235,7 @@ def _get_background(release: Release, n_background: int) -> Background:
         rng = np.random.default_rng(SEED)
         sample = build_x(release, select_sample(possible, N_PROBES, rng))
         x = build_x(release, select_sample(seen if seen.height else possible, n_background, rng))
-        columns = find_used_columns(lambda rows: _run_members(release, rows), sample, x)
+        columns = find_used_columns(lambda rows: run_members(release, rows), sample, x)
         spread = table.select(pl.col("z").std()).item() or 1.0
         release.cache[key] = Background(x, columns, MAX_GAP_SD * spread)
     found: Background = release.cache[key]

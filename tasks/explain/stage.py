@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from tasks.core.errors import StageError
-from tasks.core.reports.explain import ExplainSummary, FeatureImportance, FeatureImportances
+from tasks.core.reports.explain import ExplainSummary, FeatureImportances
 from tasks.explain.background import (
     MAX_GAP_SD,
     N_PROBES,
@@ -19,6 +19,7 @@ from tasks.explain.background import (
     find_tied_columns,
     select_sample,
 )
+from tasks.explain.importance import measure_importance
 from tasks.explain.params import ExplainParams
 from tasks.explain.shapley import ShapleyParts, compute_shapley, decide_budget, find_used_columns
 from tasks.release import Release, predict_ensemble
@@ -28,12 +29,14 @@ class Explanation(NamedTuple):
     """The result of the stage.
 
     attributions: one row per (series_id, cutoff, step, feature).
-    importance: features by mean absolute part.
+    importance: features by mean absolute part, with what other methods find.
+    curves: as in `ImportanceFigures`.
     summary: figures of the stage.
     """
 
     attributions: pl.DataFrame
     importance: FeatureImportances
+    curves: pl.DataFrame
     summary: ExplainSummary
 
 
@@ -73,9 +76,13 @@ def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams)
         if explained.gap.max() <= most:
             break
     _check_sums(explained, picked, most)
+    figures = measure_importance(
+        release, f, table, sample, explained.parts[last.height :], background, columns, params.max_evaluations
+    )
     return Explanation(
         _build_attributions(release, picked, last.height, columns, explained),
-        _build_importance(release, explained.parts[last.height :], columns),
+        FeatureImportances(figures.features),
+        figures.curves,
         ExplainSummary(
             model=release.model,
             n_series_now=table["series_id"].n_unique(),
@@ -87,6 +94,7 @@ def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams)
             max_abs_gap=float(explained.gap.max()),
             series_last=tuple(last["series_id"]),
             unread=tuple(name for j, name in enumerate(release.schema.names) if j not in columns),
+            agreement=figures.agreement,
         ),
     )
 
@@ -134,12 +142,4 @@ def _build_attributions(
         pl.Series("part", explained.parts[:, columns, :].transpose(0, 2, 1).ravel()),
         pl.Series("base", np.repeat(base.ravel(), n_names)),
         pl.Series("z_hat", np.repeat(z_hat.ravel(), n_names)),
-    )
-
-
-def _build_importance(release: Release, parts: np.ndarray, columns: np.ndarray) -> FeatureImportances:
-    size = np.abs(parts).mean(axis=(0, 2)) if len(parts) else np.zeros(len(release.schema.names))
-    ordered = sorted(columns, key=lambda j: (-size[j], release.schema.names[j]))
-    return FeatureImportances(
-        tuple(FeatureImportance(feature=release.schema.names[j], mean_abs_part=size[j]) for j in ordered)
     )

@@ -20,17 +20,12 @@ from tasks.core.reports.monitor import (
 from tasks.core.reports.retrain import RetrainLimits
 from tasks.core.sketch import REFERENCE, Sketch, parse_reference
 from tasks.edges.artifacts import read_calendar, read_last_report, scan_frame, write_folder, write_report
+from tasks.edges.champions import ChampionRecord
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import find_rows
 from tasks.edges.objectives import read_objectives, read_targets
 from tasks.edges.params import ParamsDocument, read_document
-from tasks.edges.registry import (
-    ChampionRecord,
-    get_champion_folder,
-    get_monitored_path,
-    read_champion,
-    read_journal,
-)
+from tasks.edges.registry import get_champion_folder, get_monitored_path, read_champion, read_journal
 from tasks.edges.served import count_served, read_news
 from tasks.edges.served_retention import move_old_answers
 from tasks.edges.settings import ROOT

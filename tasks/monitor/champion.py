@@ -8,9 +8,10 @@ from tasks.core.reports.monitor import MonitorKey
 from tasks.core.reports.promote import GateDecision
 from tasks.core.reports.retrain import RetrainLimits
 from tasks.edges.artifacts import read_json
+from tasks.edges.champions import ChampionRecord
 from tasks.edges.current import find_report
 from tasks.edges.files import compute_file_hash
-from tasks.edges.registry import ChampionRecord, get_champion_folder
+from tasks.edges.registry import get_champion_folder
 from tasks.monitor.params import MonitorParams
 
 

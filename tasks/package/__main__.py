@@ -5,7 +5,7 @@ from pathlib import Path
 from tasks.core.frames import SERIES
 from tasks.edges.artifacts import read_frame, write_folder
 from tasks.edges.command import run_stage_command
-from tasks.edges.params import read_params
+from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.package.params import PackageParams
 from tasks.package.stage import build_package
@@ -13,10 +13,11 @@ from tasks.package.stage import build_package
 
 def main(root: Path = ROOT) -> None:
     """Read rows and parameters, build the release, and put the whole folder in place."""
-    params = read_params("package", PackageParams, root)
+    document = read_document(root)
+    params = document.parse_stage("package", PackageParams)
     rows = read_frame(root / "data/clean/rows.parquet", SERIES)
     with write_folder(root / "models/release") as folder:
-        built = build_package(root, ROOT, rows, params, folder)
+        built = build_package(root, ROOT, rows, params, folder, document.list_parameters())
     by_folder = ", ".join(
         f"{name} {size / 1e3:.0f} kB" for name, size in built.bento_bytes.items() if name != "total"
     )

@@ -1,6 +1,7 @@
 """Seal a release: its files, its graphs (INT8 where chosen) and the rows that it looks back on."""
 
 import shutil
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -9,17 +10,24 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.frames import SERIES, select_as_of
 from tasks.core.sketch import REFERENCE, build_reference
+from tasks.edges.params import Section
 from tasks.features import add_target
 from tasks.release import Manifest, Release, load_unsealed_release, write_manifest
 from tasks.release.manifest import MEMBERS, OPTIONAL, REQUIRED
 
 
 def build_release(
-    unsealed: Path, quantized: Path, rows: pl.DataFrame, rows_steps: int, folder: Path
+    unsealed: Path,
+    quantized: Path,
+    rows: pl.DataFrame,
+    rows_steps: int,
+    folder: Path,
+    parameters: Mapping[str, Section] | None = None,
 ) -> Manifest:
     """Put the release of the folder *unsealed* into the existing *folder* and seal it.
 
     quantized: folder of the INT8 graphs.
+    parameters: by model, and of the ensemble; those of the release's members are sealed.
     Raises ReleaseError when the unsealed release cannot be loaded.
     """
     release = load_unsealed_release(unsealed)
@@ -30,7 +38,8 @@ def build_release(
     for name in release.members:
         shutil.copyfile(_find_graph(unsealed, quantized, name), folder / MEMBERS / f"{name}.onnx")
     SERIES.conform(select_rows_tail(release, rows, rows_steps)).write_parquet(folder / "rows.parquet")
-    sealed = write_manifest(folder)
+    named = {*release.members, "ensemble"}
+    sealed = write_manifest(folder, {name: of for name, of in (parameters or {}).items() if name in named})
     build_monitored_reference(rows, release.about, sealed.seen_until).write_parquet(folder / REFERENCE)
     return sealed
 

@@ -3,15 +3,18 @@
 Outside the digest.
 """
 
+import json
 from typing import Any
 
 from tasks.core.numbers import format_number
 from tasks.core.reports.ensemble import EnsembleReport
+from tasks.core.reports.explain import ExplainSummary, FeatureImportances
 from tasks.core.reports.package import Provenance
 from tasks.core.reports.quantize import QuantizeDecision
 from tasks.release import Manifest, Release
 from tasks.release.combine import find_recency
 
+N_FEATURES = 10  # shown
 LICENCE = (
     "The code is under Apache-2.0. The data keep the licence of their source, and so may what is learned from"
     " them: look there before you pass this release on."
@@ -23,8 +26,10 @@ def render_model_card(
     manifest: Manifest,
     evaluation: EnsembleReport | None,
     provenance: Provenance,
+    importance: FeatureImportances | None,
+    explained: ExplainSummary | None,
 ) -> str:
-    """The card as Markdown. evaluation: None where there is none."""
+    """The card as Markdown. A report is None where there is none."""
     parts = [
         f"# {manifest.dataset}: {manifest.model}",
         _render_overview(release, manifest),
@@ -34,10 +39,14 @@ def render_model_card(
         _render_scores(release, evaluation),
         "## Intervals",
         _render_coverage(release, evaluation),
+        "## What moves the forecasts",
+        _render_importance(importance, explained),
         "## INT8",
         _render_decision(provenance.quantize),
         "## Limits",
         _render_limits(release),
+        "## How to call it",
+        _render_usage(release, manifest),
         "## Where it comes from",
         _render_provenance(provenance),
         "## Licence",
@@ -150,6 +159,21 @@ def _render_coverage(release: Release, evaluation: EnsembleReport | None) -> str
     )
 
 
+def _render_importance(importance: FeatureImportances | None, explained: ExplainSummary | None) -> str:
+    if importance is None or explained is None:
+        return "Not examined."
+    head = ("feature", "mean absolute part", "permutation", "LIME")
+    rows = [
+        (row.feature, *map(_format_figure, (row.mean_abs_part, row.permutation, row.lime)))
+        for row in importance.root[:N_FEATURES]
+    ]
+    agreement = ", ".join(f"{value:.2f} with {name}" for name, value in explained.agreement.items())
+    return (
+        f"Shapley values of {explained.n_sample} forecasts, in the space in which the members are combined."
+        f" Rank correlation over all features: {agreement or 'not examined'}.\n\n" + _render_table(head, rows)
+    )
+
+
 def _render_decision(decision: QuantizeDecision | None) -> str:
     if decision is None:
         return "Not examined."
@@ -172,6 +196,17 @@ def _render_limits(release: Release) -> str:
         ("Intervals adapt to outcomes: after a jump in noise they need some tens of steps to follow."),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _render_usage(release: Release, manifest: Manifest) -> str:
+    series = release.series_ids[0] if release.series_ids else "SERIES"
+    body = json.dumps({"series_id": series}, ensure_ascii=False)
+    return (
+        "Where `tidemill up` runs (docs/how-to/call-the-api.md):\n\n"
+        f"    curl -s localhost:3000/api/v1/predict -H 'Content-Type: application/json' -d '{body}'\n\n"
+        "`tidemill releases` lists the releases that are kept, and `tidemill rollback` goes back to the one"
+        f" before. The digest of this one is `{manifest.digest[:12]}`."
+    )
 
 
 def _render_provenance(provenance: Provenance) -> str:

@@ -1,6 +1,7 @@
 """Build a package: assemble, seal, write provenance and card, build the Bento."""
 
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -8,9 +9,11 @@ from typing import NamedTuple
 import polars as pl
 
 from tasks.core.reports.ensemble import EnsembleReport
-from tasks.core.reports.package import Provenance
+from tasks.core.reports.explain import ExplainSummary, FeatureImportances
+from tasks.core.reports.package import CARD_NAME, PACKAGED_REPORTS, Provenance
 from tasks.core.reports.quantize import QuantizeDecision
 from tasks.edges.artifacts import ReportT, read_report, write_report, write_text
+from tasks.edges.params import Section
 from tasks.package.assemble import build_release
 from tasks.package.bento import build_bento, compute_sizes
 from tasks.package.card import render_model_card
@@ -28,30 +31,48 @@ class PackageResult(NamedTuple):
 
 
 def build_package(
-    root: Path, checkout: Path, rows: pl.DataFrame, params: PackageParams, folder: Path
+    root: Path,
+    checkout: Path,
+    rows: pl.DataFrame,
+    params: PackageParams,
+    folder: Path,
+    parameters: Mapping[str, Section],
 ) -> PackageResult:
     """Build the release into the empty *folder*.
 
     Data and models are from *root*, code is from *checkout*.
+    parameters: by model, and of the ensemble.
     """
     unsealed, quantized = root / "models/challenger", root / "models/quantized"
-    sealed = build_release(unsealed / "challenger", quantized, rows, params.rows_steps, folder)
+    sealed = build_release(unsealed / "challenger", quantized, rows, params.rows_steps, folder, parameters)
     release = load_release(folder)
     evaluation = _find_report(EnsembleReport, root)
-    provenance = _build_provenance(checkout, sealed, evaluation, _find_report(QuantizeDecision, root))
+    decision = _find_report(QuantizeDecision, root)
+    provenance = _build_provenance(checkout, sealed, evaluation, decision)
     write_report(folder / "provenance.json", provenance)
     build_bento(folder, checkout, folder / "bento")
     size = compute_sizes(folder / "bento")
     write_report(folder / "provenance.json", provenance.model_copy(update={"bento_bytes": size}))
-    write_text(folder / "model_card.md", render_model_card(release, sealed, evaluation, provenance))
+    explained = _find_report(FeatureImportances, root), _find_report(ExplainSummary, root)
+    write_text(folder / CARD_NAME, render_model_card(release, sealed, evaluation, provenance, *explained))
+    _copy_reports(root, folder)
+    nested = folder / "baseline"
+    baseline = build_release(unsealed / "baseline", quantized, rows, params.rows_steps, nested, parameters)
+    write_report(nested / "provenance.json", _build_provenance(checkout, baseline, evaluation, decision))
     for name in ("dvc.lock", "params.yaml"):
         if (root / name).exists():
             shutil.copyfile(root / name, folder / name)
-    return PackageResult(
-        sealed,
-        build_release(unsealed / "baseline", quantized, rows, params.rows_steps, folder / "baseline"),
-        size,
-    )
+            shutil.copyfile(root / name, nested / name)
+    return PackageResult(sealed, baseline, size)
+
+
+def _copy_reports(root: Path, folder: Path) -> None:
+    """The reports that the card was made from, for the charts of its page."""
+    for kind in (EnsembleReport, FeatureImportances, ExplainSummary):
+        if (root / kind.PATH).exists():
+            target = folder / PACKAGED_REPORTS / kind.PATH
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / kind.PATH, target)
 
 
 def _build_provenance(

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from tasks.core.errors import OtherDatasetError
 from tasks.core.reports.promote import GateDecision, GateKey
-from tasks.core.rollout import SECTION, RolloutParams
 from tasks.edges.artifacts import read_json, read_last_report, write_folder, write_report
+from tasks.edges.champions import ChampionRecord, find_taken_back
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
 from tasks.edges.files import compute_file_hash
 from tasks.edges.mlflow_delivery import publish_alongside
-from tasks.edges.params import ParamsDocument, read_document
+from tasks.edges.params import read_document
 from tasks.edges.refreshed import is_refreshed_since
-from tasks.edges.registry import ChampionRecord, publish_rows_file, read_champion
+from tasks.edges.registry import publish_rows_file, read_champion, read_journal
 from tasks.edges.rollouts import find_active_rollout
 from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import has_news
@@ -40,22 +40,21 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
         raise OtherDatasetError("models/release", release_dataset, dataset)
     if not is_refreshed_since(document, root / ROWS):
         publish_rows_file(dataset, root / ROWS)
-    key = _build_key(params, root)
+    key, is_applied_here = _build_key(params, root), _is_applied_here(params)
     champion = read_champion(dataset)
     last = read_last_report(root / GateDecision.PATH, GateDecision)
-    if last is not None and _is_unchanged(last, dataset, key, champion):
+    if last is not None and _is_unchanged(last, dataset, key, champion, is_applied_here=is_applied_here):
         write_report(root / GateDecision.PATH, last)
         with deliver() if has_news() else nullcontext():
             pass  # a model was trained again and gave the same release: its run goes to MLflow all the same
         print(f"promote: nothing new, the verdict stays: {last.decision} ({last.reason})")
         return
     with deliver():  # MLflow's import runs alongside the gate
-        decision = _build_decision(document, params, key, _find_opponent(champion, key), root)
+        decision = _build_decision(dataset, params, key, _find_opponent(champion, key), root)
     print(f"promote: {decision.decision}: {decision.reason}")
     if (rollout := find_active_rollout(dataset)) is not None:
-        print(
-            f"promote: {rollout.model} answers for {rollout.weight:.0%} of the series, see `tidemill rollout`"
-        )
+        share = f"{rollout.weight:.0%} of the series"
+        print(f"promote: {rollout.model} {rollout.challenger[:12]} answers for {share}")
 
 
 def _build_key(params: PromoteParams, root: Path) -> GateKey:
@@ -65,18 +64,29 @@ def _build_key(params: PromoteParams, root: Path) -> GateKey:
         challenger=read_json(release / "manifest.json")["digest"],
         baseline=read_json(release / "baseline/manifest.json")["digest"],
         rows=compute_file_hash(root / ROWS),
-        params=params.model_dump(),
+        params=params.gate_key,
     )
 
 
-def _is_unchanged(last: GateDecision, dataset: str, key: GateKey, champion: ChampionRecord | None) -> bool:
+def _is_applied_here(params: PromoteParams) -> bool:
+    """Whether this stage applies its verdict.
+
+    A shared registry is changed by flows/promotion alone, and what a person must approve by that
+    flow or `tidemill approve`.
+    """
+    return not read_settings().mlflow_uri and params.approval == "off"
+
+
+def _is_unchanged(
+    last: GateDecision, dataset: str, key: GateKey, champion: ChampionRecord | None, *, is_applied_here: bool
+) -> bool:
     """Whether the same bytes were judged and the registry is as the verdict left it.
 
     A registry that was set back to the champion before counts as unchanged, too.
     """
     if champion is None or (last.dataset, last.key) != (dataset, key):
         return False
-    still_to_apply = last.winner_digest is not None and not last.applied and not read_settings().mlflow_uri
+    still_to_apply = last.winner_digest is not None and not last.applied and is_applied_here
     return champion.digest == last.winner_digest or (
         champion.digest == last.champion_digest and not still_to_apply
     )
@@ -93,19 +103,18 @@ def _find_opponent(champion: ChampionRecord | None, key: GateKey) -> str | None:
 
 
 def _build_decision(
-    document: ParamsDocument, params: PromoteParams, key: GateKey, opponent: str | None, root: Path
+    dataset: str, params: PromoteParams, key: GateKey, opponent: str | None, root: Path
 ) -> GateDecision:
     # This and the next: a verdict that stays needs neither onnxruntime nor features
     from tasks.core.frames import SERIES, get_newest_known_at
     from tasks.edges.artifacts import read_frame, write_frame
-    from tasks.promote.apply import apply_winner
+    from tasks.promote.apply import apply_winner, request_winner_approval
     from tasks.promote.earlier_gates import build_earlier_gate, read_earlier_gates, write_gate
     from tasks.promote.gate import LOSSES
     from tasks.promote.leaks import check_release_is_leak_free
     from tasks.promote.stage import decide_promotion
     from tasks.release import load_release
 
-    dataset, rollout = document.dataset, document.parse_stage(SECTION, RolloutParams)
     rows, release = read_frame(root / ROWS, SERIES), root / "models/release"
     champion = None if opponent is None else load_release(read_settings().home / "releases" / opponent)
     challenger, baseline = load_release(release), load_release(release / "baseline")
@@ -113,11 +122,13 @@ def _build_decision(
         check_release_is_leak_free(candidate)
     this = (key.challenger, key.rows)
     earlier_gates = [g for g in read_earlier_gates(dataset) if (g.challenger, g.rows) != this]
-    verdict, losses = decide_promotion(challenger, champion, baseline, rows, params, earlier_gates)
+    taken_back = find_taken_back(read_journal(dataset))
+    verdict, losses = decide_promotion(
+        challenger, champion, baseline, rows, params, earlier_gates, taken_back
+    )
     if (gate := build_earlier_gate(verdict, key)) is not None:
         write_gate(dataset, gate)
-    is_own_registry = not read_settings().mlflow_uri  # a shared registry is changed by flows/promotion alone
-    applied = is_own_registry and verdict.winner_digest is not None
+    applied = _is_applied_here(params) and verdict.winner_digest is not None
     decision = GateDecision(
         **dict(verdict), dataset=dataset, key=key, as_of=get_newest_known_at(rows), applied=applied
     )
@@ -125,7 +136,10 @@ def _build_decision(
         write_report(folder / "decision.json", decision)
         write_frame(folder / "losses.parquet", losses, LOSSES)
         if applied:
-            apply_winner(decision, root, rollout)
+            apply_winner(decision, root)
+    if decision.winner_digest is not None and params.approval == "required":
+        request = request_winner_approval(decision, root)
+        print(f"promote: {request.digest[:12]} is {request.state} ({request.by}); `tidemill approvals`")
     return decision
 
 

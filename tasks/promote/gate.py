@@ -52,13 +52,16 @@ def run_gate(
     rows: pl.DataFrame,
     params: PromoteParams,
     earlier_gates: Sequence[EarlierGate] = (),
+    since: datetime | None = None,
 ) -> GateResult:
     """Compare both releases at every cutoff since the later `seen_until`.
 
     Only cutoffs whose outcomes are all known count.
     earlier_gates: earlier ones, at rows of which some may be compared again.
+    since: cutoffs before it do not count either.
     """
     cutoffs = list_gate_cutoffs(challenger, opponent, rows)
+    cutoffs = [cutoff for cutoff in cutoffs if since is None or cutoff >= since]
     alpha = spend_alpha(params.alpha, compute_overlap(earlier_gates, cutoffs))
     return compare_releases(challenger, opponent, rows, cutoffs, params.model_copy(update={"alpha": alpha}))
 

@@ -1,8 +1,8 @@
 """Parameters of the gate."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tasks.core.strict import Strict
 
@@ -16,9 +16,21 @@ class PromoteParams(Strict):
     alpha: level of the one-sided test.
     min_gain_frac: the challenger's loss must be below the champion's by at least this fraction, in
     addition to the test: two seeds of one recipe differ too.
+    approval: `required`: a winner becomes champion when a person has approved its bytes.
+    approval_expires_s: of a request for it, and again of an approval that is not used.
     """
 
     gate_steps: Annotated[int, Field(ge=1)]
     min_gate_rows: Annotated[int, Field(ge=8)]  # the test has .41 n^(2/3) degrees of freedom, 1 at n = 8
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
     min_gain_frac: Annotated[float, Field(ge=0, lt=1)]
+    # YAML 1.1 reads `off` as false
+    approval: Annotated[
+        Literal["off", "required"], BeforeValidator(lambda value: "off" if value is False else value)
+    ] = "off"
+    approval_expires_s: Annotated[float, Field(gt=0)] = 86_400.0
+
+    @property
+    def gate_key(self) -> dict[str, int | float]:
+        """What a verdict follows from: how it is applied is not among it."""
+        return self.model_dump(include={"gate_steps", "min_gate_rows", "alpha", "min_gain_frac"})

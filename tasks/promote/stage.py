@@ -3,7 +3,8 @@
 Where there is no champion yet, the opponent is the best naive baseline.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
@@ -29,10 +30,13 @@ def decide_promotion(
     rows: pl.DataFrame,
     params: PromoteParams,
     earlier_gates: Sequence[EarlierGate] = (),
+    taken_back: Mapping[str, datetime] | None = None,
 ) -> PromotionVerdict:
     """Decide which release serves from now on.
 
     earlier_gates: each leaves less of the level for those that share its rows.
+    taken_back: releases that an operator took back, by digest, and until when rows were known then.
+      What was known by then is no evidence for such a release any more: only later cutoffs count.
 
     `promote`: the challenger passed the gate.
     `keep`: the champion stays.
@@ -45,8 +49,13 @@ def decide_promotion(
         return PromotionVerdict(_build_verdict(challenger, champion, None, "nothing", reason), _NO_LOSSES)
     comparable = champion is not None and champion.about.target == challenger.about.target
     opponent = champion if champion is not None and comparable else baseline
-    gate = run_gate(challenger, opponent, rows, params, earlier_gates)
+    since = (taken_back or {}).get(_get_digest(challenger))
+    gate = run_gate(challenger, opponent, rows, params, earlier_gates, since)
     decision, reason = _describe_verdict(gate, comparable=comparable)
+    if since is not None:
+        reason += f" (it was taken back, so only cutoffs since {since:%F %T}Z count)"
+    if decision == "baseline" and _get_digest(baseline) in (taken_back or {}):
+        decision, reason = "keep", f"the champion stays, since the baseline was taken back; {reason}"
     if gate.alpha < params.alpha:
         reason += f" (of {params.alpha:g}, earlier gates at the same rows have left {gate.alpha:.2g})"
     if champion is not None and not comparable:

@@ -6,16 +6,24 @@ report. Two trainings from the same data, parameters and code give the same dige
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field, ValidationError
+import polars as pl
+from pydantic import Field, JsonValue, ValidationError
 
+from tasks.core.about import About
 from tasks.core.errors import ReleaseError
+from tasks.core.frames import SERIES
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
+from tasks.core.versions import ReleaseTraits
 from tasks.edges.files import compute_file_hash
+from tasks.edges.release_files import SIGNATURE
+from tasks.edges.signatures import check_signature
+from tasks.features import FeatureParams
 from tasks.release.combine import Ranks, Regime, Weights, build_plain_weights
 
 MANIFEST = "manifest.json"
@@ -76,6 +84,7 @@ class Manifest(Strict):
     """manifest.json.
 
     files: sha256 by path relative to the release, of exactly what the service loads.
+    traits: what its version follows from; None in one that was built before there were traits.
     """
 
     digest: str
@@ -85,14 +94,16 @@ class Manifest(Strict):
     as_of: datetime
     data_version: str
     files: dict[str, str]
+    traits: ReleaseTraits | None = None
 
 
-def write_manifest(folder: Path) -> Manifest:
-    """Write manifest.json for the release in *folder*; all but the hashes comes from ensemble.json.
+def write_manifest(folder: Path, parameters: Mapping[str, JsonValue] | None = None) -> Manifest:
+    """Write manifest.json for the release in *folder*, from what its files hold.
 
+    parameters: of its members and of the ensemble, which no file has.
     Raises ReleaseError that names the first file that a release must have and this folder has not.
     """
-    manifest = _build_manifest(folder)
+    manifest = _build_manifest(folder, parameters or {})
     (folder / MANIFEST).write_text(
         json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
     )
@@ -100,9 +111,9 @@ def write_manifest(folder: Path) -> Manifest:
 
 
 def check_manifest(folder: Path) -> Manifest:
-    """Compute everything again and compare.
+    """Compute everything again and compare; of a signed release every other file, too.
 
-    Raises ReleaseError that names the first missing, altered or added file.
+    Raises ReleaseError that names the first missing, altered or added file, or the signature.
     """
     sealed = read_manifest(folder)
     present = set(list_covered_files(folder))
@@ -122,11 +133,16 @@ def check_manifest(folder: Path) -> Manifest:
                 f"{folder}: {name} was altered: its sha256 is {found[:12]}, in the manifest {expected[:12]}."
                 " Take the release again from where it was built."
             )
-    if (again := _build_manifest(folder)) != sealed:
+    again = _build_manifest(folder, {} if sealed.traits is None else sealed.traits.parameters)
+    if sealed.traits is None:
+        again = again.model_copy(update={"traits": None})
+    if again != sealed:
         raise ReleaseError(
-            f"{folder}: manifest.json was altered: its files give digest {again.digest[:12]}, not"
-            f" {sealed.digest[:12]}. Take the release again."
+            f"{folder}: manifest.json was altered: its files give digest {again.digest[:12]} and traits of"
+            f" their own, not {sealed.digest[:12]} and the sealed ones. Take the release again."
         )
+    if (folder / SIGNATURE).exists():
+        check_signature(folder)
     return sealed
 
 
@@ -169,7 +185,7 @@ def read_strict(path: Path, kind: type[S]) -> S:
         ) from error
 
 
-def _build_manifest(folder: Path) -> Manifest:
+def _build_manifest(folder: Path, parameters: Mapping[str, JsonValue]) -> Manifest:
     files = list_covered_files(folder)
     if missing := [name for name in REQUIRED if name not in files]:
         raise ReleaseError(
@@ -177,10 +193,11 @@ def _build_manifest(folder: Path) -> Manifest:
             " `dvc repro package` builds it."
         )
     ensemble = read_strict(folder / "ensemble.json", EnsembleSpec)
+    schema = read_strict(folder / "schema.json", FeatureSchema)
     hashes = {name: compute_file_hash(folder / name) for name in files}
     content = {
         "files": hashes,
-        "schema": read_strict(folder / "schema.json", FeatureSchema).hash,
+        "schema": schema.hash,
         "data_version": ensemble.data_version,
         # So a release that is older than a key keeps its digest
         "parameters": ensemble.model_dump(mode="json", exclude_defaults=True),
@@ -189,5 +206,36 @@ def _build_manifest(folder: Path) -> Manifest:
     return Manifest(
         digest=digest,
         files=hashes,
+        traits=_build_traits(folder, schema, ensemble, parameters),
         **{k: getattr(ensemble, k) for k in ("dataset", "model", "seen_until", "as_of", "data_version")},
+    )
+
+
+def _build_traits(
+    folder: Path, schema: FeatureSchema, ensemble: EnsembleSpec, parameters: Mapping[str, JsonValue]
+) -> ReleaseTraits:
+    about = read_strict(folder / "about.json", About)
+    target = about.target.model_dump(mode="json")
+    promised = {"column", "unit", "kind", "derive", "integer"}
+    features = read_strict(folder / "features.json", FeatureParams)
+    rows = pl.read_parquet_schema(folder / "rows.parquet")
+    return ReleaseTraits(
+        interface={
+            "target": {name: value for name, value in target.items() if name in promised},
+            "horizon_steps": schema.horizon_steps,
+            "levels": list(ensemble.quantiles),
+            **about.model_dump(mode="json", include={"every", "calendar", "integer_time"}),
+            "columns": {name: str(kind) for name, kind in rows.items() if name not in SERIES.columns},
+        },
+        model={
+            "members": list[JsonValue](ensemble.members),
+            "combined by": ensemble.combiner,
+            "quantiles": ensemble.model_dump(
+                mode="json", include={"group", "residuals", "adapt_rate", "quantile_members"}
+            ),
+            "transform": {name: value for name, value in target.items() if name not in promised},
+            "features": [c.name if c.code is None else f"{c.name} ({c.code[:12]})" for c in schema.columns],
+            "feature inputs": features.model_dump(mode="json", exclude={"list", "leaks", "centres"}),
+        },
+        parameters=dict(parameters),
     )

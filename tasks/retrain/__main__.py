@@ -12,10 +12,11 @@ from tasks.core.errors import OtherDatasetError
 from tasks.core.frames import SERIES, get_newest_known_at
 from tasks.core.reports.monitor import MonitorReport
 from tasks.edges.artifacts import read_frame, read_report, write_folder, write_report
+from tasks.edges.champions import ChampionRecord
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import find_rows
 from tasks.edges.params import ParamsDocument, read_document
-from tasks.edges.registry import ChampionRecord, get_champion_folder, read_champion
+from tasks.edges.registry import get_champion_folder, read_champion
 from tasks.edges.settings import ROOT, read_settings
 from tasks.retrain.journal import Retraining, RetrainOutcome, read_retrainings, write_outcome
 from tasks.retrain.params import RetrainParams

@@ -11,15 +11,10 @@ from tasks.core.errors import ReleaseError
 from tasks.core.frames import SERIES, get_newest_known_at
 from tasks.core.reports.rollout import RolloutPoint
 from tasks.edges.artifacts import read_frame
+from tasks.edges.champions import ChampionRecord
 from tasks.edges.params import read_dataset
-from tasks.edges.registry import (
-    ChampionRecord,
-    apply_promotion,
-    get_champion_folder,
-    get_release_folder,
-    get_rows_path,
-    read_champion,
-)
+from tasks.edges.registry import apply_promotion, get_champion_folder, get_rows_path, read_champion
+from tasks.edges.release_files import get_release_folder
 from tasks.edges.rollouts import (
     JUDGE,
     Rollout,
@@ -73,11 +68,12 @@ def judge_rollout(root: Path = ROOT, report: Callable[[str], None] = print) -> R
 def _judge(rollout: Rollout, champion: ChampionRecord) -> RolloutJudgement:
     # A refresh without a rollout needs neither onnxruntime nor features
     from tasks.release import load_release
+    from tasks.rollout.challenger import load_challenger
     from tasks.rollout.evidence import build_evidence, compare_losses, compute_bets
     from tasks.rollout.losses import compute_live_losses
 
     try:
-        challenger = load_release(get_release_folder(rollout.challenger))
+        challenger = load_challenger(rollout)
     except ReleaseError as error:
         return _apply(rollout, Move("back", str(error)))
     rows = read_frame(get_rows_path(rollout.dataset), SERIES)
@@ -111,8 +107,14 @@ def _apply(rollout: Rollout, move: Move, **found: object) -> RolloutJudgement:
         after = _end(rollout, "back", move.reason, **moved)
     else:
         decision = rollout.decision.model_copy(update={"as_of": moved["moved_as_of"]})
-        folder = get_release_folder(rollout.challenger)
-        promote = partial(apply_promotion, rollout.dataset, folder, decision)
+        promote = partial(
+            apply_promotion,
+            rollout.dataset,
+            get_release_folder(rollout.challenger),
+            decision,
+            by=rollout.approved_by,
+            approval=rollout.approval,
+        )
         after = _end(rollout, "promoted", move.reason, promote, **moved)
     write_judgement(after, **found, action=move.action, reason=move.reason)
     return RolloutJudgement(after, move.action, move.reason)

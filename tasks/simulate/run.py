@@ -16,7 +16,8 @@ from tasks.core.reports.monitor import AnswerCounts, MonitorKey, MonitorReport, 
 from tasks.core.reports.promote import GateDecision, GateKey
 from tasks.core.reports.retrain import RetrainDecision
 from tasks.core.reports.simulate import SimulatedTick
-from tasks.edges.registry import ChampionRecord, ReleaseIdentity, build_champion
+from tasks.edges.champions import ChampionRecord, build_champion
+from tasks.edges.release_files import ReleaseIdentity
 from tasks.monitor.champion import build_monitored_champion
 from tasks.monitor.params import MonitorParams
 from tasks.monitor.rows import compute_span
@@ -89,7 +90,7 @@ class _LoopState:
                 challenger=_get_digest(challenger),
                 baseline=_get_digest(baseline),
                 rows=challenger.ensemble.data_version,
-                params=params.model_dump(),
+                params=params.gate_key,
             ),
             as_of=as_of,
             applied=verdict.winner_digest is not None,
@@ -97,10 +98,10 @@ class _LoopState:
         if (gate := build_earlier_gate(decision, decision.key)) is not None:
             self.earlier_gates.append(gate)
         if decision.applied:
+            former = None if self.release is None else _build_identity(self.release)
             self.release = baseline if decision.decision == "baseline" else challenger
-            assert self.release.manifest is not None
-            identity = ReleaseIdentity.model_validate(self.release.manifest.model_dump())
-            self.promotions.append(build_champion(identity, decision, self.promotions))
+            identity = _build_identity(self.release)
+            self.promotions.append(build_champion(identity, decision, self.promotions, former))
         self.last_decision = decision
         return decision
 
@@ -234,6 +235,10 @@ def _build_first_tick(state: _LoopState, decision: GateDecision) -> SimulatedTic
     )
 
 
-def _get_digest(release: Release) -> str:
+def _build_identity(release: Release) -> ReleaseIdentity:
     assert release.manifest is not None
-    return release.manifest.digest
+    return ReleaseIdentity.model_validate(release.manifest.model_dump())
+
+
+def _get_digest(release: Release) -> str:
+    return _build_identity(release).digest

@@ -117,6 +117,27 @@ def test_a_left_over_folder_of_a_dropped_model_changes_nothing(built):
         shutil.rmtree(built.root / top / "dropped")
 
 
+def test_a_release_is_restored_with_its_data_and_features_or_refused_with_the_reason(built):
+    digest, files = _digest(built), ("data/clean/rows.parquet", "data/features/table.parquet", "params.yaml")
+    done = json.loads(built.tidemill("restore", "1.0.0", "--json").stdout)
+    folder = built.home / "worktrees" / "index_volatility-1.0.0"
+    assert (done["folder"], done["version"], done["has_other_code"]) == (str(folder), "1.0.0", False)
+    assert done["n_files"] > 10
+    for name in files:
+        assert (folder / name).read_bytes() == (built.root / name).read_bytes(), name
+    assert json.loads((folder / "models/release/manifest.json").read_text())["digest"] == digest
+    assert "is there already" in built.tidemill("restore", "1.0.0", code=2).stderr
+    built.run("git", "worktree", "remove", "--force", str(folder))
+    cached = next((built.root / ".dvc/cache/files/md5").glob("*/*.dir"))
+    aside = cached.rename(built.root / ".dvc/cache/aside")
+    try:
+        refused = built.tidemill("restore", "1.0.0", code=2).stderr
+    finally:
+        aside.rename(cached)
+    assert "what DVC's cache has of 1.0.0 cannot be read" in refused
+    assert not folder.exists()
+
+
 @pytest.mark.chaos
 def test_the_second_build_from_nothing_has_the_same_digest(built, tmp_path):
     again = small_checkout(tmp_path)

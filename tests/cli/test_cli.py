@@ -33,6 +33,14 @@ COMMANDS = (
     "check",
     "logs",
     "remove",
+    "releases",
+    "rollback",
+    "diff",
+    "backtest",
+    "restore",
+    "approvals",
+    "approve",
+    "reject",
 )
 
 

@@ -1,6 +1,7 @@
 """Pages of what stages left: all of them, of the current dataset alone, with nothing lost."""
 
 import re
+import shutil
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
@@ -11,17 +12,26 @@ from homes import at_home, small_root
 from reports import monitor_report
 from small_release import small_about, small_rows
 
-from deployments.console.charts.explain import draw_importance, draw_last
+from deployments.console.charts.explain import (
+    draw_curves,
+    draw_importance,
+    draw_last,
+    draw_methods,
+    draw_shares,
+)
 from deployments.console.charts.monitor import draw_service_level
 from deployments.console.charts.stages import draw_stage
 from deployments.console.pages.monitor import render_monitor
+from deployments.console.pages.releases import write_portal
 from deployments.console.pages.validation import render_validation
 from deployments.console.report import write_pages
 from tasks.core.frames import SERIES
-from tasks.core.reports.explain import FeatureImportance
+from tasks.core.reports.explain import ExplainSummary, FeatureImportance, FeatureImportances
 from tasks.core.reports.monitor import LevelPoint, MonitorReport, ServiceLevel
+from tasks.core.reports.package import CARD_NAME, PACKAGED_REPORTS
 from tasks.edges.artifacts import write_frame, write_report
-from tasks.edges.params import STAGES, read_about
+from tasks.edges.params import STAGES, read_about, read_dataset
+from tasks.edges.registry import get_champion_folder, read_champion
 from tasks.promote.__main__ import main as promote
 from tasks.validate.__main__ import main as validate
 
@@ -113,6 +123,41 @@ def test_an_explanation_is_drawn_for_any_name_of_a_series():
     assert len(chart.content) > 10_000
     importance = [FeatureImportance(feature=f"f{i}", mean_abs_part=1 / (i + 1)) for i in range(30)]
     assert len(draw_importance(importance, "ridge").content) > 10_000
+    by_method = {"by_step": [0.1] * 50, "by_member": {"ridge": 0.1, "har": 0.0}, "permutation": 0.2}
+    importance = [row.model_copy(update=by_method) for row in importance]
+    assert "order" in draw_methods(importance, {"permutation": 0.9}).title
+    assert len(draw_shares(importance).content) > 10_000
+    curves = pl.DataFrame(
+        {"feature": ["x"] * 2, "value": [0.0, 1.0], "series_id": "a", "cutoff": START, "z_hat": 1.0}
+    )
+    assert len(draw_curves(curves).content) > 10_000
+
+
+def test_the_portal_has_every_release_and_the_card_of_each_kept_one(root, home):
+    champion = read_champion(read_dataset(root))
+    folder = get_champion_folder(champion)
+    (folder / CARD_NAME).write_text("# small: ridge\n\n| what | is |\n| --- | --- |\n| a | <b> |\n")
+    importance = FeatureImportances((FeatureImportance(feature="z_last", mean_abs_part=1.0),))
+    summary = ExplainSummary(
+        model="ridge", n_series_now=1, n_last=1, n_sample=1, n_background=1, n_orders=1, n_features=1,
+        max_abs_gap=0.0, series_last=("north",), unread=(),
+    )  # fmt: skip
+    for report in (importance, summary):
+        path = folder / PACKAGED_REPORTS / report.PATH
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_report(path, report)
+    index, card = write_portal(champion.dataset)
+    assert index.parent == home / "docs" / champion.dataset
+    shown = index.read_text()
+    assert f"<a href='{card.name}'>{champion.version}</a>" in shown
+    assert "<td>champion</td>" in shown
+    page = card.read_text()
+    assert "<td>&lt;b&gt;</td>" in page
+    assert page.count("<img") == 1
+    shutil.rmtree(folder)
+    (again,) = write_portal(champion.dataset)
+    assert f"href='{card.name}'" in again.read_text()
+    assert card.exists()
 
 
 def test_the_monitors_page_hides_what_is_not_known(root):

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.edges.registry import get_champion_path, get_rows_path
-from tasks.edges.safe_names import decode_slug, encode_name, encode_slug
+from tasks.edges.safe_names import (
+    MAX_CHARS,
+    build_long_name_tags,
+    decode_name,
+    decode_slug,
+    encode_name,
+    encode_names,
+    encode_slug,
+)
 from tasks.edges.served_store import get_served_path
 from tasks.feed.service import get_feed_folder
 from tasks.validate.stage import get_failed_folder
@@ -49,3 +57,23 @@ def test_no_name_of_a_dataset_leaves_its_folder(name, tmp_path):
         ):
             assert path.parent == folder
             assert path.resolve().parent == folder.resolve()
+
+
+@given(st.lists(st.text(max_size=300), unique=True))
+def test_names_are_taken_by_mlflow_stay_different_and_are_found_again(names):
+    from mlflow.utils.validation import _validate_metric_name, _validate_model_name
+
+    safe = encode_names(names)
+    for name, taken in safe.items():
+        _validate_metric_name(taken)
+        _validate_model_name(taken)
+        assert len(taken) <= MAX_CHARS
+        assert decode_name(taken, build_long_name_tags(safe)) == name
+    assert len({taken.lower() for taken in safe.values()}) == len(names)
+
+
+@pytest.mark.parametrize(
+    "name", ["overall.mae", "series.north.mae", "walk.n_cutoffs", "series.Zürich Süd.mae", "tidemill.digest"]
+)
+def test_an_ordinary_name_stays_as_it_is(name):
+    assert encode_name(name) == name

@@ -4,21 +4,19 @@ import json
 import socket
 import subprocess
 import sys
+import warnings
 
+import polars as pl
 import pytest
 from homes import at_home
-from hypothesis import given
-from hypothesis import strategies as st
+from reports import gate_decision
+from small_release import build_small_release, small_rows
 
+from tasks.edges.mlflow_aliases import find_moved_alias
 from tasks.edges.mlflow_delivery import publish_alongside, publish_runs
 from tasks.edges.processes import is_answering, start_process, stop_process, wait_for
-from tasks.edges.safe_names import (
-    MAX_CHARS,
-    build_long_name_tags,
-    decode_name,
-    encode_name,
-    encode_names,
-)
+from tasks.edges.registry import apply_promotion
+from tasks.edges.safe_names import decode_name, encode_name
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 from tasks.edges.tracking import (
     MAX_POINTS,
@@ -31,6 +29,7 @@ from tasks.edges.tracking import (
     log_training,
     read_last_failure,
 )
+from tasks.release import load_release, predict_cutoffs
 
 TAGS = {"tidemill.data": "d" * 64}
 METRICS = {
@@ -184,26 +183,6 @@ def test_an_entry_delivered_twice_is_one_run(delivered):
     assert run_named(delivered, "twice").data.metrics == {"m": 2.0}
 
 
-@given(st.lists(st.text(max_size=300), unique=True))
-def test_names_are_taken_by_mlflow_stay_different_and_are_found_again(names):
-    from mlflow.utils.validation import _validate_metric_name, _validate_model_name
-
-    safe = encode_names(names)
-    for name, taken in safe.items():
-        _validate_metric_name(taken)
-        _validate_model_name(taken)
-        assert len(taken) <= MAX_CHARS
-        assert decode_name(taken, build_long_name_tags(safe)) == name
-    assert len({taken.lower() for taken in safe.values()}) == len(names)
-
-
-@pytest.mark.parametrize(
-    "name", ["overall.mae", "series.north.mae", "walk.n_cutoffs", "series.Zürich Süd.mae", "tidemill.digest"]
-)
-def test_an_ordinary_name_stays_as_it_is(name):
-    assert encode_name(name) == name
-
-
 HARD_NAMES = [
     "^GSPC",
     "EURUSD=X",
@@ -276,6 +255,69 @@ def test_series_of_any_name_reach_a_server_and_hold_up_no_other_dataset(tmp_path
         )
         champion = client.get_model_version_by_alias(encode_name("hard/names: #1"), "champion")
         assert (champion.tags["tidemill.digest"], champion.source) == ("aa", "tidemill:/releases/aa")
+
+
+def test_a_registered_champion_is_loaded_over_http_and_forecasts_the_release_numbers(tmp_path, server):
+    from mlflow import set_registry_uri, set_tracking_uri
+    from mlflow.tracking import MlflowClient
+
+    with warnings.catch_warnings():  # of its own type hints
+        warnings.simplefilter("ignore")
+        from mlflow import pyfunc
+
+    rows, client = small_rows(), MlflowClient(server, server)
+    releases = [tmp_path / "first", tmp_path / "second"]
+    digests = [
+        build_small_release(folder, gate_steps=steps).digest
+        for folder, steps in zip(releases, (100, 120), strict=True)
+    ]
+    with at_home(tmp_path / "home", TIDEMILL_MLFLOW_URI=server):
+        for version, digest, folder in zip(("1.0.0", "1.0.1"), digests, releases, strict=True):
+            log_promotion("S&P 500", digest, version, folder, {"tidemill.model": "ridge"})
+        assert (publish_runs(), list_refused_entries()) == (2, {})
+    name = encode_name("S&P 500")
+    aliases = {alias: client.get_model_version_by_alias(name, alias) for alias in ("champion", "previous")}
+    assert [aliases[a].tags["tidemill.digest"] for a in ("previous", "champion")] == digests
+    run = client.get_run(aliases["champion"].run_id)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "release 1.0.1")
+    assert run.inputs.dataset_inputs[0].dataset.name == "S&P 500"
+    set_tracking_uri(server)
+    set_registry_uri(server)
+    model = pyfunc.load_model(f"models:/{name}@champion")
+    release = load_release(releases[1])
+    expected = predict_cutoffs(release, rows, [rows["known_at"].max()]).sort("series_id", "step")
+    plain = rows.with_columns(pl.col("event_time", "known_at").dt.replace_time_zone(None)).to_pandas()
+    own = predict_cutoffs(release, release.rows, [release.rows["known_at"].max()]).sort("series_id", "step")
+    for asked, right in (
+        (plain, expected),
+        (plain.drop(columns="known_at"), expected),
+        (plain[["series_id"]].drop_duplicates(), own),
+    ):
+        found = pl.from_pandas(model.predict(asked))
+        assert found["series_id"].to_list() == right["series_id"].to_list()
+        for column in ("y_hat", "q_0.1", "q_0.9"):
+            assert found[column].to_numpy() == pytest.approx(right[column].to_numpy(), rel=1e-6)
+    set_tracking_uri(None)
+    set_registry_uri(None)
+
+
+def test_an_alias_that_was_moved_by_hand_is_reported(tmp_path, server):
+    from mlflow.tracking import MlflowClient
+
+    folders = [tmp_path / "first", tmp_path / "second"]
+    client = MlflowClient(server, server)
+    with at_home(tmp_path / "home", TIDEMILL_MLFLOW_URI=server):
+        for folder, steps in zip(folders, (100, 120), strict=True):
+            build_small_release(folder, gate_steps=steps)
+            champion = apply_promotion("small", folder, gate_decision())
+        assert find_moved_alias("small") is None  # not delivered yet
+        publish_runs()
+        assert find_moved_alias("small") is None
+        former = client.get_model_version_by_alias("small", "previous")
+        client.set_registered_model_alias("small", "champion", former.version)
+        found = find_moved_alias("small")
+    assert f"version {former.version}" in found
+    assert champion.digest[:12] in found
 
 
 def test_an_entry_that_mlflow_refuses_is_set_aside_with_the_reason(tmp_path, server, capsys):

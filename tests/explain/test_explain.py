@@ -245,6 +245,7 @@ def test_the_stage_writes_its_tables_the_same_twice(tmp_path, rows, capsys):
     folder = tmp_path / "data/reports/explain"
     assert {f.name for f in folder.iterdir()} == {
         "attributions.parquet",
+        "curves.parquet",
         "importance.json",
         "summary.json",
     }

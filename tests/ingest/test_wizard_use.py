@@ -16,7 +16,7 @@ from tasks.core.errors import ParamsError, SourceError
 from tasks.edges.params import read_dataset, read_models
 from tasks.ingest.wizard import use as use_module
 from tasks.ingest.wizard import write as write_module
-from tasks.ingest.wizard.use import apply_dataset
+from tasks.ingest.wizard.use import apply_dataset, update_source
 from tasks.ingest.wizard.write import write_entry
 
 
@@ -93,6 +93,20 @@ def test_use_links_the_files_and_takes_old_links_away(root):
     assert [p.name for p in source.iterdir()] == ["source.json"]
     assert json.loads((source / "source.json").read_text()) == {"kind": "arch"}
     assert (root / "in/feed.csv").exists()
+
+
+def test_a_training_begins_with_the_files_of_now_and_the_newest_window(root):
+    feed(root / "in" / "north")
+    write_entry("feed", runs.proposed(root / "in/*/feed.csv"), root)
+    apply_dataset("feed", root)
+    assert not update_source(root)
+    feed(root / "in" / "south")
+    assert update_source(root)
+    assert not update_source(root)
+    assert sorted(path.name for path in (root / "data/source").glob("*.csv")) == [
+        "north_feed.csv",
+        "south_feed.csv",
+    ]
 
 
 def test_files_of_one_name_in_two_folders_get_names_of_their_own(root):

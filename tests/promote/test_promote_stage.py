@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from homes import at_home, put_release, small_root, write_clean
 from reports import gate_decision
-from small_release import START, small_rows
+from small_release import START, build_small_release, small_rows
 
 from tasks.core.errors import ReleaseError
 from tasks.core.reports.promote import GateDecision
@@ -27,6 +27,7 @@ from tasks.edges.tracking import get_outbox_folder
 from tasks.promote.__main__ import main
 from tasks.promote.apply import apply_decision
 from tasks.release import check_manifest
+from tasks.release.kept import apply_rollback
 
 ROWS = small_rows(500)
 BETTER, WORSE = (
@@ -162,6 +163,44 @@ def test_a_decision_is_bound_to_the_bytes_it_was_made_on(tmp_path):
         put_release(root, ROWS, **WORSE)
         with pytest.raises(ReleaseError, match="the decision is about"):
             apply_decision(root / GateDecision.PATH, root)
+
+
+def test_what_was_taken_back_is_promoted_on_later_evidence_alone(tmp_path, home):
+    """`better` beats the champion on all rows; after a rollback only new cutoffs count for it."""
+    at = ROWS["known_at"].max()
+    early = ROWS.filter(pl.col("event_time") < START + timedelta(days=430))
+    root = small_root(
+        tmp_path / "root", early, challenger={**BETTER, "gate_steps": 200}, baseline={"gate_steps": 200}
+    )
+    run(root)
+    worse = build_small_release(tmp_path / "worse", rows=early, gate_steps=200, **WORSE)
+    apply_promotion("small", tmp_path / "worse", gate_decision(as_of=START))
+    assert run(root).decision == "promote"
+    apply_rollback("small", worse.digest, "grace", "bias")
+    assert run(root).applied, "with nothing new the verdict stays, and the registry as it was set"
+    assert read_champion("small").digest == worse.digest
+    few = ROWS.filter(pl.col("event_time") < START + timedelta(days=440))
+    write_clean(root, few)
+    decision = run(root)
+    assert (decision.decision, decision.winner_digest) == ("inconclusive", None)
+    assert "it was taken back, so only cutoffs since 2021-03-06 00:00:00Z count" in decision.reason
+    write_clean(root, ROWS)
+    decision = run(root)
+    assert (decision.decision, decision.as_of) == ("promote", at)
+    assert decision.first_cutoff.isoformat() == "2021-03-06T00:00:00+00:00"
+
+
+def test_a_decision_that_was_applied_and_taken_back_is_not_applied_again(tmp_path):
+    """As flows/promotion does it for a shared registry, whenever it runs."""
+    root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
+    with at_home(tmp_path / "home", TIDEMILL_MLFLOW_URI="http://127.0.0.1:9"):
+        apply_promotion("small", root / "models/release/baseline", gate_decision(as_of=START))
+        run(root)
+        assert apply_decision(root / GateDecision.PATH, root).model == "better"
+        back = apply_rollback("small", None, "grace", "bias")
+        assert back.model == "last_value"
+        assert apply_decision(root / GateDecision.PATH, root) is None
+        assert read_champion("small") == back
 
 
 def test_a_decision_is_bound_to_the_champion_it_was_made_against(tmp_path):

@@ -24,7 +24,8 @@ from tasks.core.frames import SERIES
 from tasks.core.rollout import RolloutParams
 from tasks.edges.artifacts import write_frame
 from tasks.edges.params import read_document
-from tasks.edges.registry import apply_promotion, get_release_folder, get_rows_path, read_champion
+from tasks.edges.registry import apply_promotion, get_rows_path, read_champion
+from tasks.edges.release_files import get_release_folder
 from tasks.edges.rollouts import (
     apply_rollout_command,
     find_active_rollout,

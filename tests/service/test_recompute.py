@@ -9,7 +9,8 @@ from servers import DATASET, at, crown, digest_of, publish, serving
 from small_release import build_small_release, small_rows
 
 from tasks.edges.api_keys import create_key
-from tasks.edges.registry import find_release_deletion, read_journal
+from tasks.edges.registry import read_journal
+from tasks.edges.release_files import find_release_deletion
 from tasks.edges.row_versions import get_rows_versions_folder
 from tasks.edges.served import read_news, read_served
 from tasks.edges.served_store import get_served_path

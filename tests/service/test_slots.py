@@ -13,7 +13,7 @@ from servers import DATASET, JSON, at, crown, digest_of, publish, serving
 from small_release import START, build_small_release, small_about
 
 from tasks.core.rollout import RolloutParams, is_assigned
-from tasks.edges.registry import get_release_folder
+from tasks.edges.release_files import get_release_folder
 from tasks.edges.rollouts import (
     apply_rollout_command,
     get_errors_path,

@@ -1,13 +1,13 @@
 """Charts of the explanations: important features, and the parts of the last forecast."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from deployments.console.charts.canvas import draw_chart, draw_panels
+from deployments.console.charts.canvas import Draw, draw_chart, draw_panels
 from deployments.console.html import Image
 from deployments.console.theme import BLUE, MUTED, ORANGE
 from tasks.core.about import Target
@@ -16,6 +16,7 @@ from tasks.core.numbers import format_number
 from tasks.core.reports.explain import FeatureImportance
 
 N_BARS = 15
+MAX_TICKS = 24
 N_PARTS = 10  # of a waterfall; the rest are one
 
 
@@ -32,6 +33,81 @@ def draw_importance(importance: Sequence[FeatureImportance], model: str) -> Imag
         axes.set_xlabel("mean absolute part of the forecast, in the space of z")
 
     return draw_chart(f"What moves the forecasts of {model}", draw, 7.5, 1.2 + 0.3 * max(1, len(shown)))
+
+
+def draw_methods(importance: Sequence[FeatureImportance], agreement: Mapping[str, float]) -> Image:
+    """The same features, in the same order, by the other methods."""
+    shown = importance[:N_BARS][::-1]
+    labels = {
+        "permutation": "growth of the mean absolute error\nwhen values change rows, in the space of z",
+        "lime": "mean absolute coefficient of local\nlinear models (LIME), in the space of z",
+    }
+
+    def draw(axes: Any, method: str) -> None:
+        sizes = [getattr(row, method) or 0.0 for row in shown]
+        axes.barh([row.feature for row in shown], sizes, color=BLUE)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(labels[method])
+        rank = f": rank correlation {agreement[method]:.2f}" if method in agreement else ""
+        axes.set_title(f"{method}{rank}")
+
+    title = "The same by other methods, in the order of the mean absolute part"
+    draws = [partial(draw, method=method) for method in labels]
+    return draw_panels(title, draws, len(draws), (10.5, 1.4 + 0.25 * max(1, len(shown))), heading=title)
+
+
+def draw_shares(importance: Sequence[FeatureImportance]) -> Image:
+    """Mean absolute parts by step of the horizon, and by member of the ensemble."""
+    shown = importance[:N_BARS]
+    steps = [str(step + 1) for step in range(len(shown[0].by_step))] if shown else []
+    members = sorted(shown[0].by_member) if shown else []
+
+    def draw(axes: Any, values: np.ndarray, names: Sequence[str], of: str) -> None:
+        axes.imshow(values, aspect="auto", cmap="Blues", vmin=0.0)
+        axes.set_xticks(range(len(names)), names, rotation=90 if of == "member" and len(names) > 4 else 0)
+        if len(names) > MAX_TICKS:
+            axes.xaxis.set_major_locator(_build_sparse_locator())
+        axes.set_yticks(range(len(shown)), [row.feature for row in shown])
+        axes.grid(visible=False)
+        axes.set_title(f"by {of} (white: 0, darkest: {values.max(initial=0.0):.3g})")
+
+    by_step = np.array([row.by_step for row in shown])
+    by_member = np.array([[row.by_member[name] for name in members] for row in shown])
+    draws = [
+        partial(draw, values=by_step, names=steps, of="step"),
+        partial(draw, values=by_member, names=members, of="member"),
+    ]
+    title = "Mean absolute part, in the space of z"
+    return draw_panels(title, draws, 2, (10.5, 2.2 + 0.25 * max(1, len(shown))), heading=title)
+
+
+def draw_curves(curves: pl.DataFrame) -> Image:
+    """How the forecast of each sampled row moves with one feature, and the mean of them."""
+    features = curves["feature"].unique(maintain_order=True).to_list()
+
+    def draw(axes: Any, feature: str) -> None:
+        of_feature = curves.filter(pl.col("feature") == feature)
+        for _, row in of_feature.group_by("series_id", "cutoff", maintain_order=True):
+            axes.plot(row["value"], row["z_hat"], color=MUTED, linewidth=0.5, alpha=0.5)
+        mean = of_feature.group_by("value").agg(pl.col("z_hat").mean()).sort("value")
+        axes.plot(mean["value"], mean["z_hat"], color=ORANGE, linewidth=2)
+        axes.set_title(feature)
+
+    columns = min(3, len(features))
+    rows = -(-len(features) // columns)
+    draws: list[Draw] = [partial(draw, feature=feature) for feature in features]
+    draws += [lambda axes: axes.set_axis_off()] * (rows * columns - len(features))
+    title = (
+        "What one feature does while the others stay: each row (grey) and their mean (orange); forecast in"
+        " the space of z, less the series' level"
+    )
+    return draw_panels(title, draws, columns, (10.5, 0.4 + 2.4 * rows), heading=title)
+
+
+def _build_sparse_locator() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(MAX_TICKS, integer=True)
 
 
 def draw_last(attributions: pl.DataFrame, series_id: str, target: Target) -> Image:

@@ -5,7 +5,13 @@ from pathlib import Path
 import polars as pl
 
 from deployments.console.charts.ensemble import draw_ensemble, draw_intervals
-from deployments.console.charts.explain import draw_importance, draw_last
+from deployments.console.charts.explain import (
+    draw_curves,
+    draw_importance,
+    draw_last,
+    draw_methods,
+    draw_shares,
+)
 from deployments.console.charts.gate import draw_losses
 from deployments.console.charts.monitor import draw_service_level, draw_steps
 from deployments.console.html import Image
@@ -42,13 +48,17 @@ def draw_ensemble_charts(root: Path) -> list[Image]:
 
 
 def draw_explain_charts(root: Path) -> list[Image]:
-    """Importance of the features, then the last forecasts of the first series."""
+    """Importance of the features, the last forecasts of the first series, and other methods."""
     summary = read_report(root / ExplainSummary.PATH, ExplainSummary)
     importance = read_report(root / FeatureImportances.PATH, FeatureImportances)
     attributions = pl.read_parquet(root / "data/reports/explain/attributions.parquet")
     target = read_about(root).target
     last = [draw_last(attributions, series, target) for series in summary.series_last[:SERIES_SHOWN]]
-    return [draw_importance(importance.root, summary.model), *last]
+    more = []
+    if summary.agreement and (features := importance.root):  # an earlier version has not written them
+        curves = pl.read_parquet(root / "data/reports/explain/curves.parquet")
+        more = [draw_methods(features, summary.agreement), draw_shares(features), draw_curves(curves)]
+    return [draw_importance(importance.root, summary.model), *last, *more]
 
 
 def draw_promote_charts(root: Path) -> list[Image]:

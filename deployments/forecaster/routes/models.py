@@ -1,12 +1,21 @@
 """/api/v1/models: the release that answers, and those of the registry."""
 
 import asyncio
-from typing import NoReturn
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 
 from deployments.forecaster import shapes
-from deployments.forecaster.problems import NOT_OFFERED, JsonObject
+from deployments.forecaster.bodies import describe_body, read_request_bytes
+from deployments.forecaster.champion_changes import (
+    DEPLOY_EXAMPLES,
+    ROLLBACK_EXAMPLES,
+    ChampionChange,
+    DeployBody,
+    RollbackBody,
+    change_champion,
+    parse_change,
+)
+from deployments.forecaster.problems import JsonObject
 from deployments.forecaster.registered import describe_release, read_monitored
 from deployments.forecaster.response import describe_champion
 from deployments.forecaster.routes.shared import (
@@ -19,7 +28,11 @@ _UNKNOWN: JsonObject = {
     "model": shapes.Problem,
     "description": "There is no such version, or no report of it.",
 }
-_OPERATE: JsonObject = {"status_code": 501, "response_model": shapes.Problem}
+_CHANGED: dict[int | str, JsonObject] = {
+    200: {"model": ChampionChange},
+    404: {"model": shapes.Problem, "description": "There is no such release, or it is not kept."},
+    409: {"model": shapes.Problem, "description": "It does not verify, or no champion is served here."},
+}
 
 
 def add_routes(app: FastAPI, parts: ServiceParts) -> None:
@@ -56,8 +69,37 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         content = await asyncio.to_thread(read_monitored, dataset, version)
         return Response(content, media_type="application/json")
 
-    @app.post("/api/v1/models/deploy", **_OPERATE)
-    @app.post("/api/v1/models/rollback", **_OPERATE)
-    async def operate() -> NoReturn:
-        """Not offered yet: the gate of the checkout alone changes which release answers."""
-        raise NOT_OFFERED
+    _add_change_routes(app, parts)
+
+
+def _add_change_routes(app: FastAPI, parts: ServiceParts) -> None:
+    @app.post(
+        "/api/v1/models/deploy",
+        responses=_CHANGED,
+        openapi_extra=describe_body(DeployBody, DEPLOY_EXAMPLES),
+    )
+    async def deploy(request: Request) -> Response:
+        """Make a kept release champion, for example one that was taken back.
+
+        Its bytes are verified first; the service answers from it within a second. The same request
+        again changes nothing.
+        """
+        return await _change(request, parse_change(await read_request_bytes(request), DeployBody))
+
+    @app.post(
+        "/api/v1/models/rollback",
+        responses=_CHANGED,
+        openapi_extra=describe_body(RollbackBody, ROLLBACK_EXAMPLES),
+    )
+    async def rollback(request: Request) -> Response:
+        """Take the champion back to a release before it.
+
+        Its bytes are verified first; the service answers from it within a second. The gate does not
+        promote what was taken back again on the same evidence. The same request again changes
+        nothing.
+        """
+        return await _change(request, parse_change(await read_request_bytes(request), RollbackBody))
+
+    async def _change(request: Request, asked: DeployBody | RollbackBody) -> Response:
+        loaded, by = await get_loaded_release(parts), request.state.principal.name
+        return build_json_response(await asyncio.to_thread(change_champion, loaded, asked, by))

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from tasks.core.reports.base import Report, ReportTable
 from tasks.core.strict import Strict
 
@@ -19,6 +21,8 @@ class ExplainSummary(Report):
     max_abs_gap: largest distance of base and parts from the forecast, in the space of z.
     series_last: the series whose last forecast is explained.
     unread: columns that no member reads.
+    agreement: Spearman's rank correlation of the features' mean absolute parts with their
+      importance by `permutation` and by `lime`, -1 to 1; empty in a file of an earlier version.
     """
 
     PATH: ClassVar[str] = "data/reports/explain/summary.json"
@@ -33,6 +37,7 @@ class ExplainSummary(Report):
     max_abs_gap: float
     series_last: tuple[str, ...]
     unread: tuple[str, ...]
+    agreement: dict[str, float] = Field(default_factory=dict)
 
 
 class FeatureImportance(Strict):
@@ -40,10 +45,19 @@ class FeatureImportance(Strict):
 
     feature: its column.
     mean_abs_part: mean absolute part of the sampled forecasts, in the space of z.
+    by_step: the same of each step of the horizon.
+    by_member: the same of each member's own forecasts, by name, from at most 20 of the sample.
+    permutation: by what the mean absolute error of the sample grows, in the space of z, when its
+      values change rows; None where no outcome is known.
+    lime: mean absolute coefficient in linear models around explained forecasts, in the space of z.
     """
 
     feature: str
     mean_abs_part: float
+    by_step: tuple[float, ...] = ()
+    by_member: dict[str, float] = Field(default_factory=dict)
+    permutation: float | None = None
+    lime: float | None = None
 
 
 class FeatureImportances(ReportTable[tuple[FeatureImportance, ...]]):

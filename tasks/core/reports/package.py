@@ -8,6 +8,9 @@ from tasks.core.reports.base import ABSENT, IsoTime, Report
 from tasks.core.reports.quantize import QuantizeDecision
 from tasks.core.strict import Strict
 
+CARD_NAME = "model_card.md"
+PACKAGED_REPORTS = "reports"  # folder of the files that the card was made from, under their usual paths
+
 
 class CodeState(Strict):
     """The code that built the release.

@@ -10,6 +10,7 @@ from tasks.core.reports.feed import FeedWindow
 from tasks.edges.artifacts import read_report, write_folder, write_json, write_report
 from tasks.edges.observations import link_observations
 from tasks.edges.params import read_document
+from tasks.edges.run_stage import wait_for_checkout_lock
 from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, read_settings
 from tasks.ingest.wizard.inspect.files import build_link_names, find_files
@@ -38,6 +39,38 @@ def apply_dataset(name: str, root: Path = ROOT) -> AppliedDataset:
     document = read_commented_params(root)
     entry = _get_entry(document, name)
     read_document(root).select_dataset(name).list_models()  # a section that is missing or no section
+    links = _write_source(entry, name, root)
+    models = tuple(entry["models"])
+    document["dataset"] = name
+    document.setdefault("models", []).clear()  # in place: the list holds comments
+    document["models"].extend(models)
+    write_commented_params(document, root)
+    return AppliedDataset(name, models, links)
+
+
+def update_source(root: Path = ROOT) -> bool:
+    """Bring data/source to what the current dataset's entry names now; whether that was another.
+
+    So the next training reads the files that have come under a glob, and a feed's newest window.
+    Raises ParamsError or SourceError as `apply_dataset`.
+    """
+    document, folder = read_document(root), root / SOURCE
+    name = document.dataset
+    with wait_for_checkout_lock(root):
+        before = _read_source(folder)
+        _write_source(document.get_entry(name), name, root)
+        return _read_source(folder) != before
+
+
+def _read_source(folder: Path) -> dict[str, Path | bytes]:
+    """By name, where the links of *folder* lead and what its files hold."""
+    return {
+        path.name: path.readlink() if path.is_symlink() else path.read_bytes() for path in folder.glob("*")
+    }
+
+
+def _write_source(entry: Any, name: str, root: Path) -> dict[str, Path]:
+    """Write data/source of the dataset *name* as *entry* says now. Returns {link: file}."""
     source = entry["ingest"].get("source") or {}
     if "kind" not in source:
         raise ParamsError(
@@ -49,12 +82,7 @@ def apply_dataset(name: str, root: Path = ROOT) -> AppliedDataset:
     window = find_window(name, root / SOURCE) if kind == "feed" else None
     links = write_links(root / SOURCE, kind, files, window)
     link_observations(name, root / SOURCE)
-    models = tuple(entry["models"])
-    document["dataset"] = name
-    document.setdefault("models", []).clear()  # in place: the list holds comments
-    document["models"].extend(models)
-    write_commented_params(document, root)
-    return AppliedDataset(name, models, links)
+    return links
 
 
 def _get_entry(document: Any, name: str) -> Any:
