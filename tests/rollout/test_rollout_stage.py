@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from homes import at_home, small_root
+from homes import PROMOTE, at_home, small_root
 from prefect.logging import disable_run_logger
 from reports import gate_decision, retrain_decision
 from rollout_runs import BEGUN, build_rollout_releases, select_known
@@ -40,6 +40,7 @@ from tasks.edges.rollouts import (
 )
 from tasks.edges.settings import ROOT
 from tasks.promote.__main__ import main as promote
+from tasks.promote.apply import approve_release
 from tasks.release import load_release
 from tasks.retrain.journal import read_retrainings, write_end, write_start
 from tasks.rollout.losses import compute_live_losses
@@ -232,24 +233,33 @@ def test_an_unsealed_folder_begins_nothing(home, tmp_path):
     assert read_rollout(DATASET) is None
 
 
-def test_a_release_that_passes_the_gate_begins_a_rollout_where_params_ask_for_one(tmp_path):
-    """The first champion, of which there is nothing to compare, needs none."""
+def test_a_release_that_passed_the_gate_and_was_approved_takes_over_by_steps(tmp_path):
+    """The first champion, of which there is nothing to compare, needs no steps."""
     rows = select_known(500)
-    root = small_root(
-        tmp_path / "root", rows, challenger={"weights": {"last_value": 1.0}, "model": "plain"},
-        rollout={"steps_frac": [0.25, 1]},
-    )  # fmt: skip
+    steps = {"rollout": {"steps_frac": [0.25, 1], "max_steps": 200}}
+    plain = {"weights": {"last_value": 1.0}, "model": "plain"}
     with at_home(tmp_path / "home"):
+        root = small_root(tmp_path / "root", rows, challenger=plain, **steps)
         promote(root, deliver=nullcontext)
         first = read_champion("small")
         assert read_rollout("small") is None
-        build_small_release(root / "models/release", rows, 120, weights={"ridge": 1.0}, model="better")
+        small_root(root, rows, promote={**PROMOTE, "approval": "required"}, **steps)
+        better = build_small_release(
+            root / "models/release", rows, 120, weights={"ridge": 1.0}, model="better"
+        )
         promote(root, deliver=nullcontext)
+        assert find_active_rollout("small") is None
+        assert approve_release("small", better.digest, "grace", "looked at it", root) == first
         rollout = find_active_rollout("small")
-        assert read_champion("small") == first
         assert (rollout.model, rollout.weight, rollout.champion) == ("better", 0.25, first.digest)
         promote(root, deliver=nullcontext)
         assert find_active_rollout("small") == rollout
+        write_frame(get_rows_path("small"), select_known(680), SERIES)
+        assert judge_rollout(root, report=[].append).action == "promote"
+        champion = read_champion("small")
+        assert (champion.digest, champion.by) == (better.digest, "grace")
+        assert champion.approval == rollout.approval is not None
+        assert champion.signed_by is not None
 
 
 def run_command(*words):
