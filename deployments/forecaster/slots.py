@@ -56,7 +56,7 @@ class RolloutSlots:
         """Load the challenger, and wait for it: the first answer keeps to its assignment."""
         if champion is not None and self._find_load(champion) is not None:
             self._last_attempt = time.monotonic()
-            self._apply_loaded(self._load(champion))
+            self._apply_loaded(self._load(champion, self.rollout, None))
 
     async def refresh(self, champion: LoadedRelease) -> None:
         """Follow the journal. A new challenger is loaded meanwhile; its new rows are waited for."""
@@ -64,7 +64,9 @@ class RolloutSlots:
             return
         if self._loading is None and (not is_first or time.monotonic() - self._last_attempt > RETRY_S):
             self._last_attempt = time.monotonic()
-            self._loading = asyncio.create_task(asyncio.to_thread(self._load, champion))
+            self._loading = asyncio.create_task(
+                asyncio.to_thread(self._load, champion, self.rollout, self.challenger)
+            )
         if self._loading is not None and (self._loading.done() or not is_first):
             loaded = await asyncio.shield(self._loading)
             if self._loading is not None:
@@ -136,9 +138,11 @@ class RolloutSlots:
     def _is_able(self) -> bool:
         return self.rollout is not None and self.n_errors <= self.rollout.params.max_errors
 
-    def _load(self, champion: LoadedRelease) -> LoadedRelease | str:
-        rollout, loaded = self.rollout, self.challenger
-        assert rollout is not None, "there is a challenger to load"
+    def _load(
+        self, champion: LoadedRelease, rollout: Rollout | None, loaded: LoadedRelease | None
+    ) -> LoadedRelease | str:
+        """loaded: the challenger with former rows; what it returns is of *rollout*."""
+        assert rollout is not None, "_find_load has seen one"
         try:
             release = load_challenger(rollout) if loaded is None else loaded.release
             assert release.manifest is not None, "load_challenger checks it"
