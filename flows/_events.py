@@ -61,6 +61,22 @@ class RetrainDue(TidemillEvent):
     recipe: Recipe
 
 
+class RolloutMoved(TidemillEvent):
+    """A rollout has risen, or has ended.
+
+    challenger: digest of its release.
+    action: `advance`, `promote` or `back`.
+    weight: the challenger's share of the series now.
+    reason: in a sentence.
+    """
+
+    NAME = "tidemill.rollout.moved"
+    challenger: str
+    action: str
+    weight: float
+    reason: str
+
+
 def publish_event(event: TidemillEvent) -> None:
     """Emit *event* to Prefect."""
     resource = {"prefect.resource.id": f"tidemill.dataset.{event.dataset}"}

@@ -6,12 +6,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from flows._artifacts import build_artifact_key
-from flows._events import RetrainDue, RowsRefreshed, publish_event
+from flows._events import RetrainDue, RolloutMoved, RowsRefreshed, publish_event
 from flows._stages import LIMIT_S, StageRun, build_run_namer, run_flow_stage
 from tasks.core.reports.retrain import RetrainDecision
 from tasks.edges.current import find_report
 from tasks.edges.params import read_dataset
 from tasks.edges.refreshed import RefreshReport
+from tasks.edges.rollouts import find_active_rollout
 
 
 @flow(
@@ -23,8 +24,9 @@ from tasks.edges.refreshed import RefreshReport
 def refresh(limit_s: float = LIMIT_S) -> list[StageRun]:
     """Publish the rows that the source has now, measure the champion, decide on retraining.
 
-    Nothing is trained. Emits `tidemill.rows.refreshed` for new rows, and `tidemill.retrain.due`,
-    which starts the deployment `retraining`.
+    Nothing is trained. A rollout that is active is judged last. Emits `tidemill.rows.refreshed` for
+    new rows, `tidemill.retrain.due`, which starts the deployment `retraining`, and
+    `tidemill.rollout.moved`.
     """
     done = RefreshReport.model_validate(_refresh())
     if done.is_changed:
@@ -35,7 +37,39 @@ def refresh(limit_s: float = LIMIT_S) -> list[StageRun]:
     if decision is not None and decision.due:
         figures = {name: getattr(decision, name) for name in RetrainDue.model_fields}
         publish_event(RetrainDue(**figures))
+    if find_active_rollout(read_dataset()) is not None and (moved := _judge()) is not None:
+        publish_event(RolloutMoved.model_validate(moved))
     return stages
+
+
+@task(
+    name="rollout",
+    task_run_name="rollout",
+    persist_result=True,
+    result_serializer="json",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=exponential_backoff(backoff_factor=4),
+    # An operator has moved it meanwhile
+    retry_condition_fn=lambda _task, _run, state: "RolloutError" in (state.message or ""),
+)
+def _judge() -> dict[str, object] | None:
+    """Returns a RolloutMoved as plain data, since Prefect stores JSON; None when nothing moved."""
+    from tasks.rollout.stage import judge_rollout  # with onnxruntime, which most refreshes do not need
+
+    judgement = judge_rollout(report=get_run_logger().info)
+    if judgement is None or judgement.action == "wait":
+        return None
+    rollout = judgement.rollout
+    moved = RolloutMoved(
+        dataset=rollout.dataset,
+        as_of=rollout.moved_as_of,
+        challenger=rollout.challenger,
+        action=judgement.action,
+        weight=rollout.weight,
+        reason=judgement.reason,
+    )
+    return moved.model_dump(mode="json")
 
 
 @task(

@@ -13,6 +13,7 @@ from tasks.core.reports.retrain import Recipe, RetrainDecision
 from tasks.edges.current import find_report
 from tasks.edges.params import read_dataset
 from tasks.edges.registry import read_champion
+from tasks.edges.rollouts import find_active_rollout
 from tasks.retrain.journal import RetrainRequest, read_retrainings, write_end, write_failure, write_start
 
 
@@ -62,7 +63,8 @@ def retraining(
         raise
     gate = find_report(GateDecision, dataset)
     verdict = "none" if gate is None else f"{gate.decision}: {gate.reason}"
-    write_end(dataset, started, _find_digest(dataset), verdict)
+    rollout = find_active_rollout(dataset)  # of its release, if it passed; its end is not waited for
+    write_end(dataset, started, rollout.challenger if rollout else _find_digest(dataset), verdict)
     return done
 
 

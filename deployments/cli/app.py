@@ -28,6 +28,7 @@ from deployments.cli.output import AsJson, report_json, report_progress
 from deployments.cli.quarantine import add_quarantine_commands
 from deployments.cli.releases import add_release_commands
 from deployments.cli.replay import add_replay_command
+from deployments.cli.rollout import add_rollout_commands
 from deployments.cli.simulate import add_simulate_command
 from tasks.core.errors import TidemillError
 
@@ -281,6 +282,7 @@ add_quarantine_commands(app)
 add_release_commands(app)
 add_approval_commands(app)
 add_replay_command(app)
+add_rollout_commands(app)
 add_simulate_command(app)
 add_alerts_commands(app)
 add_audit_commands(app)

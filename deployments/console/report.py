@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from deployments.console.html import render_element, render_page
 from deployments.console.inputs import list_missing
-from deployments.console.pages import monitor, training, validation
+from deployments.console.pages import monitor, rollout, training, validation
 from deployments.console.pages.run import render_run
 from tasks.core.errors import FrameError
 from tasks.edges.artifacts import write_text
@@ -42,6 +42,12 @@ PAGES = (
         "How right the champion turned out to be, what was served, drift",
         monitor.render_monitor,
         monitor.list_inputs,
+    ),
+    Page(
+        "rollout.html",
+        "How a challenger takes over by steps: its moves, both losses, the bets",
+        rollout.render_rollout,
+        rollout.list_inputs,
     ),
 )
 

@@ -29,6 +29,7 @@ from deployments.forecaster.routes import (
     observations,
     predict,
     predictions,
+    rollout,
 )
 from deployments.forecaster.routes.shared import ServiceParts
 from deployments.forecaster.source import ReleaseSource
@@ -45,6 +46,7 @@ ROUTES = (
     fits,
     observations,
     models,
+    rollout,
     health,
     metrics,
     docs,

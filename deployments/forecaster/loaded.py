@@ -129,6 +129,15 @@ def format_iso(time: datetime) -> str:
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def read_stamp(path: Path) -> Stamp:
+    """A value that changes when the file does; empty when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_mtime_ns, found.st_ino, found.st_size)
+
+
 def compute_known_span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
     """First and newest `known_at` of a SERIES frame that is not empty."""
     first, newest = rows["known_at"].min(), rows["known_at"].max()

@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from deployments.forecaster import job_views, observations, shapes
-from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.analysis import correlate_rows, count_rows, describe_rows
 from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.champion_changes import ChampionChange
@@ -17,7 +16,7 @@ from deployments.forecaster.common_problems import add_common_problems
 from deployments.forecaster.explanation_shapes import StepExplanation
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
 from deployments.forecaster.metrics import BATCH_ROUTE, FORECAST_ROUTE
-from deployments.forecaster.problems import NOT_OFFERED, JsonObject
+from deployments.forecaster.problems import JsonObject
 from deployments.forecaster.request import CHAMPION, ForecastRequest
 from deployments.forecaster.response import build_response, describe_champion
 from tasks.core.calendar import parse_step_length
@@ -47,6 +46,18 @@ RELEASE: shapes.ReleaseRecord = {
     "name": "ridge",
     "seen_until": "2018-01-03T00:00:00Z",
     "promoted_as_of": "2019-01-01T00:00:00Z",
+}
+ROLLOUT: shapes.RolloutState = {
+    "dataset": "tides",
+    "challenger": "5ab1...",
+    "champion": "9f2c...",
+    "name": "ridge",
+    "state": "paused",
+    "weight": 0.25,
+    "steps_frac": [0.1, 0.25, 0.5, 1.0],
+    "by": "ann",
+    "reason": "the meters are being replaced",
+    "moved_at": "2019-01-01T00:00:00Z",
 }
 CHANGED: ChampionChange = {
     "dataset": "tides",
@@ -209,8 +220,7 @@ def _build_response_examples(
         },
     }
     examples |= {"/api/v1/predictions/{id}/explain": EXPLANATION, GRAPHQL: QUERIED}
-    not_offered = [path for (_, path), scope in SCOPE_OF.items() if scope == "operate" and "rollout" in path]
-    examples |= dict.fromkeys(not_offered, NOT_OFFERED.body)
+    examples |= {f"/api/v1/rollout/{command}": ROLLOUT for command in ("pause", "resume", "abort")}
     examples |= dict.fromkeys(("/api/v1/models/deploy", "/api/v1/models/rollback"), CHANGED)
     if loaded:
         now, request = datetime.now(UTC), ForecastRequest(**requests[PREDICT]["one series"])
@@ -222,7 +232,7 @@ def _build_response_examples(
         for path, analyze in ANALYSES.items():
             body = json.dumps(next(iter(requests[path].values()))).encode()
             examples[path] = analyze(loaded, body)
-        examples["/api/v1/models"] = {"champion": describe_champion(loaded)}
+        examples["/api/v1/models"] = {"champion": describe_champion(loaded), "rollout": None}
     return examples
 
 

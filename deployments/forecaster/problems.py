@@ -53,15 +53,6 @@ class ProblemError(Exception):
         )
 
 
-NOT_OFFERED = ProblemError(
-    501,
-    "service",
-    "it changes no release",
-    "The gate of the checkout decides which release answers, and the service takes it over.",
-    "Run `tidemill run` in the checkout, or `dvc repro promote` for a release that is built.",
-)
-
-
 def add_problem_handlers(app: FastAPI) -> None:
     """Make *app* return every error in this form."""
 

@@ -266,10 +266,44 @@ class ChampionModel(Model):
 
 
 @with_config(_CLOSED)
+class RolloutState(TypedDict):
+    """A challenger that takes over by steps, after its last move.
+
+    by, reason: who moved it, and why.
+    """
+
+    dataset: str
+    challenger: Annotated[str, Field(description="Its digest; its answers have the first 12 as version.")]
+    champion: Annotated[str, Field(description="Digest of the release that it is compared with.")]
+    name: str
+    state: Annotated[str, Field(description="`running`, `paused`, `promoted` or `back`.")]
+    weight: Annotated[float, Field(description="Share of the series that it answers for; 0 is shadow.")]
+    steps_frac: list[float]
+    by: str
+    reason: str
+    moved_at: str
+
+
+@with_config(_CLOSED)
+class RolloutSlot(RolloutState):
+    """The rollout that is active, and the challenger in this process.
+
+    fault: why it is not loaded.
+    """
+
+    is_loaded: bool
+    fault: str | None
+    n_errors: Annotated[int, Field(description="Requests that it failed and the champion answered.")]
+    n_mirrored: Annotated[int, Field(description="Requests that it answered as shadow, to no one.")]
+    n_dropped: Annotated[int, Field(description="Those that found its queue full.")]
+
+
+@with_config(_CLOSED)
 class Models(TypedDict):
-    """The releases in the service's slots."""
+    """The releases in the service's slots. rollout: null when none is active."""
 
     champion: ChampionModel
+    rollout: RolloutSlot | None
 
 
 @with_config(_CLOSED)

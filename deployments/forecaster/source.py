@@ -19,7 +19,15 @@ from pathlib import Path
 import polars as pl
 
 from deployments.forecaster import shapes
-from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice, Stamp, format_iso, list_value_columns
+from deployments.forecaster.loaded import (
+    LoadedRelease,
+    ReleaseChoice,
+    Stamp,
+    format_iso,
+    list_value_columns,
+    read_stamp,
+)
+from deployments.forecaster.slots import RolloutSlots
 from tasks.core.errors import ParamsError, ReleaseError, TidemillError
 from tasks.core.frames import SERIES
 from tasks.core.objectives import ServiceTargets
@@ -54,6 +62,7 @@ class ReleaseSource:
         self.rows_fault: str | None = None
         self.dataset_fault: str | None = None
         self.n_swaps = 0
+        self.slots = RolloutSlots()
         self.targets = ServiceTargets()  # of the checkout, if there is one
         self._rules = ServiceRules()  # of the checkout's current dataset
         self._dataset = dataset
@@ -70,7 +79,8 @@ class ReleaseSource:
     @property
     def faults(self) -> list[str]:
         """What cannot be loaded now; a release that is already loaded stays in use."""
-        return [fault for fault in (self.fault, self.rows_fault, self.dataset_fault) if fault]
+        faults = (self.fault, self.rows_fault, self.dataset_fault, self.slots.fault)
+        return [fault for fault in faults if fault]
 
     @property
     def rules(self) -> ServiceRules:
@@ -104,7 +114,7 @@ class ReleaseSource:
         """
         if self._checkout is None:
             return
-        if (stamp := _read_stamp(self._checkout / "params.yaml")) != self._params_stamp:
+        if (stamp := read_stamp(self._checkout / "params.yaml")) != self._params_stamp:
             self._params_stamp, self.dataset_fault = stamp, None
             try:
                 self._checkout_dataset, self.targets, self._rules = _read_checkout(self._checkout)
@@ -129,6 +139,7 @@ class ReleaseSource:
         self._update_from_checkout()
         self._record_load_attempt()
         self._apply_loaded(self._load_or_report())
+        self.slots.load_initial(self.loaded)
 
     async def refresh(self) -> LoadedRelease | None:
         """The release in use, after an update in threads.
@@ -148,6 +159,8 @@ class ReleaseSource:
             self._reading = asyncio.create_task(self._update_rows())
         if self._reading is not None:
             await asyncio.shield(self._reading)
+        if self.loaded is not None:
+            await self.slots.refresh(self.loaded)
         return self.loaded
 
     def _is_load_due(self) -> bool:
@@ -188,7 +201,7 @@ class ReleaseSource:
     def _has_new_rows(self) -> bool:
         return (
             self.loaded is not None
-            and _read_stamp(get_rows_path(self.loaded.manifest.dataset)) != self.loaded.rows_stamp
+            and read_stamp(get_rows_path(self.loaded.manifest.dataset)) != self.loaded.rows_stamp
         )
 
     async def _update_rows(self) -> None:
@@ -210,7 +223,7 @@ class ReleaseSource:
         With its old rows, and the fault, when something is wrong with the new ones.
         """
         path = get_rows_path(current.manifest.dataset)
-        stamp = _read_stamp(path)
+        stamp = read_stamp(path)
         try:
             updated = LoadedRelease(
                 current.release,
@@ -248,12 +261,12 @@ class ReleaseSource:
 
     def _read_choice_stamp(self) -> Stamp:
         if (fixed := read_settings().release) is not None:
-            return _read_stamp(fixed / "manifest.json")
+            return read_stamp(fixed / "manifest.json")
         try:
             dataset = self._get_dataset()
             return (
                 dataset,
-                *(_read_stamp(get_champion_path(dataset)) or _read_stamp(self.embedded / "manifest.json")),
+                *(read_stamp(get_champion_path(dataset)) or read_stamp(self.embedded / "manifest.json")),
             )
         except TidemillError as error:  # no dataset either
             return (str(error),)
@@ -262,7 +275,7 @@ class ReleaseSource:
 def _read_newest_rows(release: Release, dataset: str) -> tuple[pl.DataFrame, Stamp, str]:
     """(rows, stamp, version) of the published rows, or of those in the release."""
     path = get_rows_path(dataset)
-    stamp = _read_stamp(path)
+    stamp = read_stamp(path)
     # Read once: a refresh may replace the file at any time
     content = (path if stamp else release.folder / "rows.parquet").read_bytes()
     rows = SERIES.check(pl.read_parquet(content)) if stamp else release.rows
@@ -323,12 +336,3 @@ def _read_checkout(checkout: Path) -> tuple[str, ServiceTargets, ServiceRules]:
     with suppress(ParamsError):  # `tidemill datasets check` reports it
         rules = document.parse_stage(SECTION, ServiceRules)
     return document.dataset, targets, rules
-
-
-def _read_stamp(path: Path) -> Stamp:
-    """A value that changes when the file does; empty when there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return (found.st_mtime_ns, found.st_ino, found.st_size)

@@ -13,6 +13,7 @@ from tasks.core.calendar import build_calendar, parse_step_length
 from tasks.core.errors import ParamsError, TidemillError
 from tasks.core.extensions import OLD_FOLDER
 from tasks.core.objectives import ServiceTargets
+from tasks.core.rollout import RolloutParams
 from tasks.core.service_rules import ServiceRules
 from tasks.edges.params import (
     STAGES,
@@ -51,7 +52,12 @@ _PARAMS: tuple[type[BaseModel], ...] = (
 )
 _DAY = datetime(2024, 1, 2, tzinfo=UTC)  # any: does the calendar exist, and is the step one
 STAGE_PARAMS = dict(zip(STAGES, _PARAMS, strict=True))
-_OPTIONAL_PARAMS = {"service": ServiceRules, "service_levels": ServiceTargets, "alerts": AlertParams}
+_OPTIONAL_PARAMS = {
+    "rollout": RolloutParams,
+    "service": ServiceRules,
+    "service_levels": ServiceTargets,
+    "alerts": AlertParams,
+}
 
 
 class DatasetCheck(NamedTuple):

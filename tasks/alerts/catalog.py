@@ -30,6 +30,7 @@ ALARMS: Mapping[str, AlarmKind] = {
     "streams_unwatched": AlarmKind("info", "values are not watched for drift"),
     "retraining_failed": AlarmKind("warning", "a retraining did not end well"),
     "retraining_no_better": AlarmKind("info", "a retraining brought no better release"),
+    "rollout_back": AlarmKind("warning", "a challenger went back during its rollout"),
     "custom_rule": AlarmKind("warning", "a figure is beyond the limit of a rule in params.yaml"),
 }
 # Of the feed's events (tasks.feed.events.EVENTS); each is sent as it happens and has no end

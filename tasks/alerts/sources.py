@@ -21,6 +21,7 @@ from tasks.edges.current import find_report
 from tasks.edges.objectives import read_objectives, read_targets
 from tasks.edges.params import ParamsDocument
 from tasks.edges.refreshed import read_refresh_fault
+from tasks.edges.rollouts import JUDGE, read_rollout
 from tasks.edges.settings import read_settings
 from tasks.retrain.journal import read_retrainings
 from tasks.retrain.params import RetrainParams
@@ -168,6 +169,19 @@ def _list_retraining_alarms(context: AlarmContext) -> list[Alarm]:
     return [alarm.model_copy(update={"has_end": False})]
 
 
+def _list_rollout_alarms(context: AlarmContext) -> list[Alarm]:
+    """A challenger that went back within the last day; an operator who took it back knows."""
+    dataset = context.document.dataset
+    last = read_rollout(dataset)
+    if last is None or last.state != "back" or last.by != JUDGE:
+        return []
+    if last.moved_at < context.now - timedelta(seconds=EVENT_SHOWN_S):
+        return []
+    summary = f"{last.model} {last.challenger[:12]} went back: {last.reason}"
+    alarm = build_alarm("rollout_back", "rollout", summary, dataset, f"{last.moved_at:%FT%TZ}")
+    return [alarm.model_copy(update={"has_end": False})]
+
+
 def _list_feed_alarms(context: AlarmContext) -> list[Alarm]:
     """Events of the last day; those of one kind within a cool-down are one alarm."""
     dataset = context.document.dataset
@@ -261,6 +275,7 @@ SOURCES: Mapping[str, AlarmSource] = {
     "monitor_run": _list_late_monitor,
     "refresh": _list_refresh_alarms,
     "retraining": _list_retraining_alarms,
+    "rollout": _list_rollout_alarms,
     "feed": _list_feed_alarms,
     "objectives": _list_objective_alarms,
     "disk": _list_disk_alarms,

@@ -85,6 +85,10 @@ class JournalError(TidemillError):
     """An append-only journal was changed after it was written."""
 
 
+class RolloutError(TidemillError):
+    """A rollout cannot be moved as asked: none is active, or it has been moved meanwhile."""
+
+
 class CostError(TidemillError):
     """A request needs more work than is done for one.
 

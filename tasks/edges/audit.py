@@ -100,6 +100,11 @@ class MovedMonth(NamedTuple):
 _NAMES = ", ".join(AuditRow._fields)
 _INSERT = f"INSERT INTO audit ({_NAMES}) VALUES ({', '.join('?' * len(AuditRow._fields))})"  # noqa: S608
 SELECT_AUDIT = f"SELECT {_NAMES} FROM audit"  # noqa: S608
+_N_LOOKED_THROUGH = 100_000  # answers: .1 s
+_LATENCIES = """
+SELECT latency_us FROM audit WHERE seq > (SELECT max(seq) FROM audit) - ? AND release = ? AND route = ?
+AND made_at >= ? AND json_extract(request, '$.as_of') IS NULL AND json_extract(request, '$.history') IS NULL
+"""
 
 
 def get_audit_head_path(dataset: str) -> Path:
@@ -179,6 +184,13 @@ def read_moved_months(connection: sqlite3.Connection) -> dict[str, MovedMonth]:
             content = json.loads(text)
             months[content["month"]] = MovedMonth(seq, content["sha256"], content["counts"])
     return months
+
+
+def read_latencies(connection: sqlite3.Connection, release: str, route: str, since_us: int) -> list[int]:
+    """Microseconds of the answers of *release* from the newest rows, among the newest answers."""
+    if not has_audit(connection):
+        return []
+    return [us for (us,) in connection.execute(_LATENCIES, [_N_LOOKED_THROUGH, release, route, since_us])]
 
 
 def compute_row_hash(previous: str, content: Sequence[object]) -> str:

@@ -38,7 +38,7 @@ STAGES = (
 )
 
 
-_OPTIONAL = ("feed", "service", "service_levels", "alerts")  # sections that may be absent
+_OPTIONAL = ("feed", "rollout", "service", "service_levels", "alerts")  # sections that may be absent
 ENTRY_KEYS = ("about", "models", *_OPTIONAL, *STAGES)  # of a dataset's entry
 TOP_LEVEL_KEYS = ("dataset", "datasets", "models", *_OPTIONAL, *STAGES)
 

@@ -166,6 +166,7 @@ def _read_references() -> set[str]:
     for path in (
         home / "up" / "state.json",
         *home.glob("registry/*/champion.json"),
+        *home.glob("registry/*/rollout.json"),
         *ROOT.glob("data/decisions/*/decision.json"),
     ):
         with suppress(FileNotFoundError):

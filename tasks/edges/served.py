@@ -26,6 +26,7 @@ from tasks.edges.audit import (
     AuditRow,
     compute_steps_digest,
     find_audit_row,
+    read_latencies,
     read_moved_months,
     write_audit,
     write_audit_head,
@@ -266,6 +267,14 @@ def _read_moved_news(path: Path, since: datetime) -> list[tuple[object, ...]]:
     newest = news.group_by(_OF_NEWS).agg(pl.col("newest").max())
     last = news.join(newest, on=[*_OF_NEWS, "newest"], how="semi").unique(_OF_NEWS, keep="any")
     return last.collect(engine="streaming").rows()
+
+
+def read_answer_times(dataset: str, release: str, route: str, since: datetime) -> list[int]:
+    """Microseconds that answers of *release* took since then, see `read_latencies`."""
+    if not (path := get_served_path(dataset)).exists():
+        return []
+    with open_for_reading(path) as connection:
+        return read_latencies(connection, release, route, convert_to_us(since))
 
 
 def count_served(dataset: str) -> dict[str, int]:

@@ -19,6 +19,7 @@ from tasks.edges.mlflow_delivery import publish_alongside
 from tasks.edges.params import read_document
 from tasks.edges.refreshed import is_refreshed_since
 from tasks.edges.registry import publish_rows_file, read_champion, read_journal
+from tasks.edges.rollouts import find_active_rollout
 from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import has_news
 from tasks.promote.params import PromoteParams
@@ -51,6 +52,9 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
     with deliver():  # MLflow's import runs alongside the gate
         decision = _build_decision(dataset, params, key, _find_opponent(champion, key), root)
     print(f"promote: {decision.decision}: {decision.reason}")
+    if (rollout := find_active_rollout(dataset)) is not None:
+        share = f"{rollout.weight:.0%} of the series"
+        print(f"promote: {rollout.model} {rollout.challenger[:12]} answers for {share}")
 
 
 def _build_key(params: PromoteParams, root: Path) -> GateKey:

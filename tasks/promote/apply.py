@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tasks.core.errors import ReleaseError
 from tasks.core.reports.promote import GateDecision
+from tasks.core.rollout import SECTION, RolloutParams
 from tasks.edges.approvals import (
     ApprovalRequest,
     check_request_files,
@@ -14,16 +15,17 @@ from tasks.edges.approvals import (
 )
 from tasks.edges.artifacts import read_report
 from tasks.edges.champions import ChampionRecord
-from tasks.edges.params import read_document
+from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.registry import apply_promotion, read_champion, read_journal
 from tasks.edges.release_files import compute_release_hashes
+from tasks.edges.rollouts import NOT_NEEDED, ApprovedFiles, start_rollout
 from tasks.edges.settings import ROOT, get_operator
 from tasks.promote.params import PromoteParams
 from tasks.release import check_manifest
 
 
 def apply_decision(decision_path: Path, root: Path = ROOT) -> ChampionRecord | None:
-    """Apply a decision.json: the winner's release becomes champion.
+    """Apply a decision.json: the winner's release becomes champion, or begins its rollout.
 
     None when it says that nothing changes, or while `promote.approval` is required and not given.
     Raises ReleaseError when the world is no longer the one that was decided on: the release's bytes
@@ -56,16 +58,39 @@ def apply_winner(decision: GateDecision, root: Path = ROOT) -> ChampionRecord | 
             f"{folder} has digest {_format_digest(digest)}, the decision is about"
             f" {_format_digest(decision.winner_digest)}. Decide again with `dvc repro promote`."
         )
-    if _read_params(decision, root).approval == "off":
-        return apply_promotion(dataset, folder, decision)
-    request = request_winner_approval(decision, root)
-    if request.state != "approved":
-        return None
-    champion = apply_promotion(
-        dataset, folder, decision, by=request.by, approval=request.line, hashes=request.files
-    )
-    write_use(dataset, request)
+    request = None
+    if _read_params(decision, root).approval != "off":
+        request = request_winner_approval(decision, root)
+        if request.state != "approved":
+            return None
+    champion = _apply_winner(decision, folder, now, request, root)
+    if request is not None:
+        write_use(dataset, request)
     return champion
+
+
+def _apply_winner(
+    decision: GateDecision,
+    folder: Path,
+    now: ChampionRecord | None,
+    request: ApprovalRequest | None,
+    root: Path,
+) -> ChampionRecord:
+    """The champion then: by steps it is *now*, where the winner was compared with it."""
+    approved = NOT_NEEDED if request is None else ApprovedFiles(request.by, request.line, request.files)
+    params = _read_document(decision, root).parse_stage(SECTION, RolloutParams)
+    is_compared = decision.decision == "promote" and decision.opponent_digest == decision.champion_digest
+    if now is not None and is_compared and params.steps_frac:
+        start_rollout(decision.dataset, folder, decision, params, approved)
+        return now
+    return apply_promotion(
+        decision.dataset,
+        folder,
+        decision,
+        by=approved.by,
+        approval=approved.approval,
+        hashes=approved.hashes or None,
+    )
 
 
 def request_winner_approval(decision: GateDecision, root: Path = ROOT) -> ApprovalRequest:
@@ -103,8 +128,11 @@ def approve_release(dataset: str, digest: str, by: str, why: str, root: Path = R
 
 
 def _read_params(decision: GateDecision, root: Path) -> PromoteParams:
-    document = read_document(root).select_dataset(decision.dataset)
-    return document.parse_stage("promote", PromoteParams)
+    return _read_document(decision, root).parse_stage("promote", PromoteParams)
+
+
+def _read_document(decision: GateDecision, root: Path) -> ParamsDocument:
+    return read_document(root).select_dataset(decision.dataset)
 
 
 def get_winner_folder(decision: GateDecision, root: Path = ROOT) -> Path:

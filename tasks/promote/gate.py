@@ -74,18 +74,28 @@ def compare_releases(
     params: PromoteParams,
 ) -> GateResult:
     """Compare both releases at *cutoffs*, each from the rows known by it."""
+    pair = predict_pair(challenger, opponent, rows, cutoffs)
+    return compare_forecasts(pair.challenger, pair.opponent, challenger.about, params, pair.seasonal)
+
+
+class PredictedPair(NamedTuple):
+    """FORECAST rows of both releases, with the outcomes as y. seasonal: of the same rows."""
+
+    challenger: pl.DataFrame
+    opponent: pl.DataFrame
+    seasonal: Seasonal | None
+
+
+def predict_pair(
+    challenger: Release, opponent: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]
+) -> PredictedPair:
+    """The forecasts of both at *cutoffs*, each from the rows known by it."""
     truth = select_known_truth(rows, challenger.about)
-    issued = {
-        side: join_truth(predict_cutoffs(release, rows, cutoffs), truth)
-        for side, release in zip(SIDES, (challenger, opponent), strict=True)
-    }
-    return compare_forecasts(
-        issued["challenger"],
-        issued["opponent"],
-        challenger.about,
-        params,
-        build_seasonal_from_rows(truth, challenger.about, challenger.calendar),
+    seasonal = build_seasonal_from_rows(truth, challenger.about, challenger.calendar)
+    ours, theirs = (
+        join_truth(predict_cutoffs(release, rows, cutoffs), truth) for release in (challenger, opponent)
     )
+    return PredictedPair(ours, theirs, seasonal)
 
 
 def list_gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame) -> list[datetime]:
@@ -135,7 +145,7 @@ def compare_forecasts(
     series does not dominate the others, and neither side chooses the unit: equal models stay equal
     when they change places. A cutoff counts with its mean over series and steps.
     """
-    pairs = _join_pairs(challenger, opponent, about, seasonal)
+    pairs = _scale_losses(join_losses(challenger, opponent, about, seasonal))
     losses = _compute_cutoff_means(pairs)
     mean_loss = PairedFigures(
         **{side: float(pairs[side].to_numpy().mean()) if pairs.height else None for side in SIDES}
@@ -163,10 +173,10 @@ def _compute_gain(losses: pl.DataFrame) -> float:
     return 1.0 - ours / theirs if theirs > 0 else 0.0
 
 
-def _join_pairs(
+def join_losses(
     challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, seasonal: Seasonal | None
 ) -> pl.DataFrame:
-    """One row a pair: its key, the loss of each side, and each side's scaled loss."""
+    """One row a pair that has an outcome: its key, and the loss of each side."""
     kind = get_kind(about.target)
     point = kind.list_columns(about)[0]
     right = opponent.select(*_PAIR, opponent_point=point)
@@ -176,19 +186,22 @@ def _join_pairs(
         kind.compute_loss(about, pairs["y"].to_numpy(), pairs[column].to_numpy(), scaling_errors)
         for column in (point, "opponent_point")
     )
-    scored = pairs.select(
+    return pairs.select(
         *_PAIR,
         challenger=pl.Series(ours, dtype=pl.Float64),
         opponent=pl.Series(theirs, dtype=pl.Float64),
     ).filter(pl.col("challenger").is_finite() & pl.col("opponent").is_finite())
+
+
+def _scale_losses(pairs: pl.DataFrame) -> pl.DataFrame:
     series, ours, theirs = (
-        _compute_key_index(scored["series_id"]),
-        scored["challenger"].to_numpy(),
-        scored["opponent"].to_numpy(),
+        _compute_key_index(pairs["series_id"]),
+        pairs["challenger"].to_numpy(),
+        pairs["opponent"].to_numpy(),
     )
     size = (_compute_index_means(series, ours) + _compute_index_means(series, theirs)) / 2
     unit = np.where(size > 0, size, 1.0)[series]
-    return scored.with_columns(
+    return pairs.with_columns(
         challenger_scaled=pl.Series(ours / unit), opponent_scaled=pl.Series(theirs / unit)
     )
 

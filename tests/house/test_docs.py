@@ -24,6 +24,7 @@ from tasks.core.about import About, Target
 from tasks.core.frames import FrameSchema
 from tasks.core.objectives import ServiceTargets
 from tasks.core.reports.features import GapLedger, LeadingColumn, LeadingColumns, SeriesGaps
+from tasks.core.rollout import RolloutParams
 from tasks.core.schema import FeatureColumn, FeatureSchema
 from tasks.core.service_rules import ServiceRules
 from tasks.edges.artifacts import write_report
@@ -63,6 +64,7 @@ CLASSES = {
     "promote": (PromoteParams,),
     "monitor": (MonitorParams,),
     "retrain": (RetrainParams,),
+    "rollout": (RolloutParams,),
     "service": (ServiceRules,),
     "service_levels": (ServiceTargets,),
     "alerts": (AlertParams, AlertRule, AlertSilence),

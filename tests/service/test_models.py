@@ -6,7 +6,6 @@ from reports import monitor_report
 from servers import DATASET, at, crown, digest_of, serving
 
 from deployments.forecaster import shapes
-from deployments.forecaster.access import SCOPE_OF
 from tasks.edges.artifacts import write_report
 from tasks.edges.registry import get_monitored_path
 
@@ -50,11 +49,3 @@ def test_the_monitors_report_of_a_release_is_passed_on(two, releases):
         write_report(get_monitored_path(DATASET, digest_of(releases / "second")), report)
     assert two.client.get(f"{PATH}/1.1.0/monitoring").json() == report.model_dump(mode="json")
     assert two.client.get(f"{PATH}/1.0.0/monitoring").status_code == 404
-
-
-def test_what_is_not_offered_says_where_it_is(two):
-    for (method, path), scope in SCOPE_OF.items():
-        if scope == "operate" and "rollout" in path:
-            reply = two.client.request(method, path)
-            assert (reply.status_code, reply.headers["content-type"]) == (501, "application/problem+json")
-            assert "tidemill run" in reply.json()["next"]

@@ -17,6 +17,7 @@ from deployments.forecaster.routes.docs import ASSETS
 from deployments.forecaster.routes.graphql import GraphqlAnswer
 from tasks.edges.processes import wait_for
 
+COMMANDS = ("pause", "resume", "abort")
 ANSWERS = {
     "/api/v1/predict": TypeAdapter(shapes.Prediction),
     "/api/v1/predict/batch": TypeAdapter(shapes.BatchPrediction),
@@ -36,12 +37,14 @@ ANSWERS = {
     "/api/v1/jobs/{id}": TypeAdapter(JobView),
     "/api/v1/jobs/{id}/result": TypeAdapter(dict[str, object]),
     "/api/v1/models": TypeAdapter(shapes.Models),
+    **{f"/api/v1/rollout/{command}": TypeAdapter(shapes.RolloutState) for command in COMMANDS},
     "/api/v1/health/live": TypeAdapter(shapes.Live),
     "/api/v1/health": TypeAdapter(shapes.Health),
     "/api/v1/health/ready": TypeAdapter(shapes.Ready),
 }
-# Their examples are sent in the tests of models, rollback, observations and job_fits
+# Their examples are sent in the tests of models, rollback, slots, observations and job_fits
 ELSEWHERE = {
+    *(f"/api/v1/rollout/{command}" for command in COMMANDS),
     "/api/v1/models/{version}",
     "/api/v1/models/{version}/monitoring",
     "/api/v1/models/deploy",
@@ -98,7 +101,7 @@ def test_every_example_of_a_request_is_answered(server, document):
             sent += 1
             if path in ANSWERS:
                 ANSWERS[path].validate_python(reply.json())
-    assert sent == 27
+    assert sent == 24
 
 
 def test_asking_for_the_document_serves_nothing(server):

@@ -21,7 +21,7 @@ CHECKS = [
     checks.response_schema_conformance,
 ]
 BATCH = "POST /api/v1/predict/batch"  # a wrong item has its problem in its place
-# Answered by 501, and by 503 without a checkout's contract or a job loop: as they document
+# Answered by 503 without a contract or a job loop, by 409 without a rollout: as they document
 NOT_HERE = {f"{method} {path}" for (method, path), scope in SCOPE_OF.items() if scope == "operate"} | {
     f"POST /api/v1/{path}" for path in ("observations", "jobs", "forecast/{model}", "ml/automl")
 }

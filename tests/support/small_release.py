@@ -101,6 +101,21 @@ def build_small_release(folder: Path, rows=None, gate_steps=60, rows_steps=None,
     return write_manifest(folder)
 
 
+def build_biased_release(folder: Path, rows=None, bias=1.0, **body) -> Manifest:
+    """A release whose members have had a constant bias in z since the errors were kept by which it
+    would correct one: what it answers is wrong, and nothing else is."""
+    body = {"weights": {"last_value": 1.0}, "model": "biased", "gate_steps": 30, "n_history": 300, **body}
+    build_small_release(folder, rows, residuals=300, **body)
+    for member in (folder / "members").iterdir():
+        graph = onnx.load(member)
+        (intercept,) = (value for value in graph.graph.initializer if value.name == "intercept")
+        intercept.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(intercept) + np.float32(bias), "intercept")
+        )
+        onnx.save(graph, member)
+    return write_manifest(folder)
+
+
 def build_small_body(
     folder: Path,
     rows: pl.DataFrame,

@@ -1,7 +1,6 @@
 """/api/v1/models: the release that answers, and those of the registry."""
 
 import asyncio
-from typing import NoReturn
 
 from fastapi import FastAPI, Request, Response
 
@@ -16,7 +15,7 @@ from deployments.forecaster.champion_changes import (
     change_champion,
     parse_change,
 )
-from deployments.forecaster.problems import NOT_OFFERED, JsonObject
+from deployments.forecaster.problems import JsonObject
 from deployments.forecaster.registered import describe_release, read_monitored
 from deployments.forecaster.response import describe_champion
 from deployments.forecaster.routes.shared import (
@@ -34,7 +33,6 @@ _CHANGED: dict[int | str, JsonObject] = {
     404: {"model": shapes.Problem, "description": "There is no such release, or it is not kept."},
     409: {"model": shapes.Problem, "description": "It does not verify, or no champion is served here."},
 }
-_OPERATE: JsonObject = {"status_code": 501, "response_model": shapes.Problem}
 
 
 def add_routes(app: FastAPI, parts: ServiceParts) -> None:
@@ -42,11 +40,12 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
 
     @app.get("/api/v1/models", responses={200: {"model": shapes.Models}})
     async def models() -> Response:
-        """The release that answers.
+        """The release that answers, and one that takes over from it by steps.
 
         Its name, version, digest, members and the figures of its evaluation.
         """
-        return build_json_response({"champion": describe_champion(await get_loaded_release(parts))})
+        champion = describe_champion(await get_loaded_release(parts))
+        return build_json_response({"champion": champion, "rollout": parts.source.slots.describe()})
 
     @app.get(
         "/api/v1/models/{version}",
@@ -71,13 +70,6 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         return Response(content, media_type="application/json")
 
     _add_change_routes(app, parts)
-
-    @app.post("/api/v1/rollout/pause", **_OPERATE)
-    @app.post("/api/v1/rollout/resume", **_OPERATE)
-    @app.post("/api/v1/rollout/abort", **_OPERATE)
-    async def operate() -> NoReturn:
-        """Not offered yet: the gate of the checkout alone changes which release answers."""
-        raise NOT_OFFERED
 
 
 def _add_change_routes(app: FastAPI, parts: ServiceParts) -> None:

@@ -24,7 +24,7 @@ from deployments.forecaster.request import (
     ForecastRequest,
     parse_request,
 )
-from deployments.forecaster.response import build_response, is_quick
+from deployments.forecaster.response import ForecastResponse, build_response, is_quick
 from deployments.forecaster.routes.shared import (
     Caller,
     ServiceParts,
@@ -71,11 +71,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
             if len(content) <= QUICK_BYTES
             else await run_large_request(parts, parse_request, content)
         )
-        loaded = await get_loaded_release(parts)
-        if forecast_request.model != CHAMPION:
-            loaded = await run_large_request(parts, parts.versions.find, loaded, forecast_request.model)
-        work = partial(build_response, loaded, forecast_request, datetime.now(UTC), parts.source.rules)
-        response = work() if is_quick(loaded, forecast_request) else await run_large_request(parts, work)
+        loaded, response = await _answer(parts, forecast_request)
         sent, caller = response.content.encode(), get_caller(request, loaded, began_s)
         stored = add_entry(caller, forecast_request, forecast_request.series, response.stored, content, sent)
         await parts.recorder.write_answers([stored])
@@ -107,6 +103,33 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         headers = {"content-length": str(len(response.content))}
         chunks = _split_content(response.content)
         return StreamingResponse(chunks, headers=headers, media_type="application/json")
+
+
+async def _answer(parts: ServiceParts, request: ForecastRequest) -> tuple[LoadedRelease, ForecastResponse]:
+    """The forecasts, and the release that made them.
+
+    What the challenger of a rollout fails, the champion answers.
+    """
+
+    async def work(loaded: LoadedRelease) -> ForecastResponse:
+        build = partial(build_response, loaded, request, datetime.now(UTC), parts.source.rules)
+        return build() if is_quick(loaded, request) else await run_large_request(parts, build)
+
+    champion, slots = await get_loaded_release(parts), parts.source.slots
+    if request.model != CHAMPION:
+        named = await run_large_request(parts, parts.versions.find, champion, request.model)
+        return named, await work(named)
+    fault = None
+    if (challenger := slots.select(champion, request.series)) is not champion:
+        try:
+            return challenger, await work(challenger)
+        except Exception as error:  # noqa: BLE001  (of any kind; the champion has the same if it is the request's)
+            fault = error
+    response = await work(champion)
+    if fault is not None:
+        slots.report_error(fault)
+    slots.mirror(champion, lambda loaded: build_response(loaded, request, datetime.now(UTC)))
+    return champion, response
 
 
 def _add_item_entry(
