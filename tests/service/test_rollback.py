@@ -55,7 +55,7 @@ def test_a_rollback_is_answered_from_within_five_seconds_without_prefect_and_mlf
     assert second.predict(series_id="north").json()["model"]["version"] == "1.0.0"
     with at(second.home):
         line = read_journal(DATASET)[-1]
-        assert "Taken back to by grace: bias in the north" in get_changelog_path(DATASET).read_text()
+        assert "Rollback by grace: bias in the north" in get_changelog_path(DATASET).read_text()
     assert (line.action, line.by, line.why) == ("rollback", "grace", "bias in the north")
     assert line.replaces == digest_of(releases / "second")
 
