@@ -1,7 +1,6 @@
 """A release that is taken back: by whom, how fast, and what the running service does then."""
 
 import json
-import time
 
 import pytest
 from pydantic import TypeAdapter
@@ -46,11 +45,10 @@ def tidemill(home, *arguments, code=0):
     return done.output if code else done.stdout
 
 
-def test_a_rollback_is_answered_from_within_five_seconds_without_prefect_and_mlflow(second, releases):
-    began = time.monotonic()
+def test_the_running_service_answers_from_a_rollback_without_prefect_and_mlflow(second, releases):
+    """How long it takes is measured in bench_rollback.py."""
     printed = tidemill(second.home, "rollback", "--by", "grace", "--reason", "bias in the north")
     second.wait_for(lambda said: said["digest"] == digest_of(releases / "first"))
-    assert time.monotonic() - began < 5
     assert printed.startswith(f"1.0.0 ({digest_of(releases / 'first')[:12]}) is champion")
     assert second.predict(series_id="north").json()["model"]["version"] == "1.0.0"
     with at(second.home):
