@@ -129,6 +129,9 @@ def _combine_by_weight(combination: Weights, z_hats: GraphValue, group: GraphVal
     """
     graph = z_hats.graph
     node, zero = graph.node, graph.constant(np.zeros(1))
+    if len(combination.members) == 1 and np.all(np.array(combination.table) == 1):
+        only = node("Where", _build_unknown(z_hats), graph.constant(np.array([np.nan])), z_hats)
+        return node("Squeeze", only, np.array([0]))
     table = graph.constant(np.asarray(combination.table, dtype=np.float64).transpose(1, 0, 2).copy())
     weights = table if group is None else node("Gather", table, group, axis=1)
     is_unknown = _build_unknown(z_hats)

@@ -63,19 +63,17 @@ def run_outputs(release: Release, x: np.ndarray, outputs: Sequence[str]) -> list
     outputs: Z_HAT (n, H); BASES (n, H, Q), of no meaning for a quantile that no member forecasts;
       `get_member_output` of a member (n, H).
     """
-    shape = (0, release.schema.horizon_steps)
-    found: list[list[np.ndarray]] = [
-        [np.zeros((*shape, len(release.ensemble.quantiles)) if output == BASES else shape)]
-        for output in outputs
+    blocks = [
+        _run_block(release, np.ascontiguousarray(x[part], dtype=np.float32), outputs)
+        for part in split_blocks(len(x), BLOCK_ROWS)
     ]
-    for part in split_blocks(len(x), BLOCK_ROWS):
-        block = _run_block(release, np.ascontiguousarray(x[part], dtype=np.float32), outputs)
-        for i, output in enumerate(outputs):
-            found[i].append(block[output])
-    return [np.concatenate(parts) for parts in found]
+    if not blocks:
+        shape = (0, release.schema.horizon_steps)
+        return [np.zeros((*shape, len(release.ensemble.quantiles)) if o == BASES else shape) for o in outputs]
+    return blocks[0] if len(blocks) == 1 else [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
 
 
-def _run_block(release: Release, x: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+def _run_block(release: Release, x: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
     in_graph = release.graph_outputs
     missing = set(outputs) - in_graph
     of_members = {get_member_output(name) for name in _list_needed_members(release, missing)}
@@ -92,7 +90,7 @@ def _run_block(release: Release, x: np.ndarray, outputs: Sequence[str]) -> dict[
         found[Z_HAT] = apply_combination(release.combination, z_hats, group)
     if BASES in missing:
         found[BASES] = _average_quantiles(release.ensemble, found)
-    return {output: found[output].astype(np.float64, copy=False) for output in outputs}
+    return [found[output].astype(np.float64, copy=False) for output in outputs]
 
 
 def _list_needed_members(release: Release, outputs: Iterable[str]) -> set[str]:

@@ -179,6 +179,16 @@ def test_members_are_combined_in_the_graph_as_outside_of_it(kind, combination, z
     np.testing.assert_allclose(run_copied(release, z_hats, x), outside, rtol=1e-12, atol=1e-12)
 
 
+def test_one_member_alone_is_its_forecast_and_nan_where_it_is_infinite(body):
+    spec = body.ensemble.model_copy(update={"weights": {"ridge": 1.0}})
+    release = replace(body, ensemble=spec)
+    x = np.zeros((6, len(body.schema.columns)), dtype=np.float32)
+    z_hats = np.random.default_rng(2).normal(size=(6, 3, 5)).astype(np.float32)
+    z_hats[0, 1, 2], z_hats[1, 1, 3] = np.inf, np.nan
+    ridge = np.where(np.isfinite(z_hats[:, 1]), z_hats[:, 1], np.nan)
+    np.testing.assert_array_equal(run_copied(release, z_hats, x), ridge)
+
+
 def apply_by_hand(release, z_hats, x):
     sessions = {name: Given(z_hats[:, i]) for i, name in enumerate(MEMBERS)}
     return run_outputs(replace(release, members=sessions), x, ["z_hat"])[0]
