@@ -5,8 +5,9 @@ from prefect.cache_policies import NO_CACHE
 
 from flows._stages import LIMIT_S, StageRun, build_run_namer, run_flow_stage
 from tasks.core.reports.promote import GateDecision
+from tasks.edges.approvals import list_requests
 from tasks.edges.mlflow_delivery import publish_runs
-from tasks.edges.params import read_params
+from tasks.edges.params import read_dataset, read_params
 from tasks.edges.run_stage import delete_unused_cache
 from tasks.edges.settings import ROOT, read_settings
 from tasks.promote.apply import apply_decision
@@ -44,5 +45,8 @@ def promotion(limit_s: float = LIMIT_S) -> list[StageRun]:
 def _apply() -> str | None:
     champion = apply_decision(ROOT / GateDecision.PATH)
     get_run_logger().info("Champion: %s", champion.version if champion else "as before")
+    for request in list_requests(read_dataset()):
+        if request.state == "waiting":
+            get_run_logger().info("%s waits for `tidemill approve`", request.digest[:12])
     publish_runs()
     return champion.digest if champion else None
