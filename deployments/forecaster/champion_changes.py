@@ -8,8 +8,9 @@ from typing_extensions import TypedDict
 
 from deployments.forecaster.loaded import LoadedRelease, format_iso
 from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.registered import convert_unknown_release
 from deployments.forecaster.request import Name, build_invalid_error, parse_json
-from tasks.core.errors import JournalError, ReleaseNotKeptError, TidemillError
+from tasks.core.errors import JournalError, TidemillError
 from tasks.edges.champions import ChampionRecord
 from tasks.release.kept import apply_deployment, apply_rollback
 
@@ -103,12 +104,10 @@ def change_champion(loaded: LoadedRelease, asked: DeployBody | RollbackBody, by:
         )
     dataset = loaded.manifest.dataset
     try:
-        if isinstance(asked, DeployBody):
-            return _describe(apply_deployment(dataset, asked.version, by, asked.reason))
-        return _describe(apply_rollback(dataset, asked.to, by, asked.reason, taken_back=asked.taken_back))
-    except ReleaseNotKeptError as error:
-        rule, way_out = "A release that was champion and is kept can be champion again.", "Take one of these."
-        raise ProblemError(404, "version", str(error), rule, way_out) from error
+        with convert_unknown_release():
+            if isinstance(asked, DeployBody):
+                return _describe(apply_deployment(dataset, asked.version, by, asked.reason))
+            return _describe(apply_rollback(dataset, asked.to, by, asked.reason, taken_back=asked.taken_back))
     except (JournalError, OSError) as error:
         rule, way_out = "A change of champion is in the journal first.", "Report it to the operator."
         raise ProblemError(503, "registry", str(error), rule, way_out) from error

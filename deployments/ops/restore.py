@@ -11,7 +11,7 @@ import yaml
 from tasks.core.errors import ReleaseError
 from tasks.core.reports.package import Provenance
 from tasks.edges.artifacts import read_last_report, write_text
-from tasks.edges.params import STAGES
+from tasks.edges.params import STAGES, read_models
 from tasks.edges.run_stage import wait_for_checkout_lock
 from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
@@ -68,10 +68,11 @@ def restore_release(
 def _fill_worktree(folder: Path, kept: Path, root: Path, version: str) -> int:
     """How many files came from DVC's cache."""
     lock = yaml.safe_load((kept / "dvc.lock").read_text())
+    models = {"", *read_models(kept)}  # the lock may have those that were dropped before
     lock["stages"] = {
         name: stage
         for name, stage in lock.get("stages", {}).items()
-        if name.partition("@")[0] not in _LATER_STAGES
+        if name.partition("@")[0] not in _LATER_STAGES and name.partition("@")[2] in models
     }
     write_text(folder / "dvc.lock", yaml.safe_dump(lock, sort_keys=False))
     shutil.copyfile(kept / "params.yaml", folder / "params.yaml")

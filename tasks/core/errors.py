@@ -68,13 +68,13 @@ class ReleaseError(TidemillError):
 class ReleaseNotKeptError(ReleaseError):
     """A release that there is not, or whose bytes are deleted.
 
-    kept: versions of those that there are.
+    fact: what is missing. kept: versions of those that there are.
     """
 
     def __init__(self, fact: str, kept: Sequence[str]) -> None:
         """fact: the sentence before the list of those that are kept."""
         super().__init__(f"{fact} Kept are {', '.join(kept) or 'none'} (`tidemill releases`).")
-        self.kept = tuple(kept)
+        self.fact, self.kept = fact, tuple(kept)
 
 
 class ApprovalError(TidemillError):

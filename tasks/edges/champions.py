@@ -122,12 +122,12 @@ def render_changelog(dataset: str, journal: Sequence[ChampionRecord]) -> str:
     parts = [f"# Changelog of the model of {dataset}"]
     for line in reversed(journal):
         when = line.promoted_as_of if line.promoted_at is None else line.promoted_at
-        verb = {"promote": "Promoted", "rollback": "Taken back to", "deploy": "Deployed"}[line.action]
+        noun = {"promote": "Promotion", "rollback": "Rollback", "deploy": "Deployment"}[line.action]
         without = "nothing but the data" if line.replaces else "the first release, or one of an older version"
         changes = line.changes or (without,)
         parts += [
             f"## {line.version}, {when:%F %T}Z",
-            f"{verb} by {line.by or 'unknown'}: {line.why or line.decision.reason}.",
+            f"{noun} by {line.by or 'unknown'}: {line.why or line.decision.reason}.",
             f"Digest `{line.digest[:12]}`, model {line.model}, seen until {line.seen_until:%F}.",
             "\n".join(f"- {change}" for change in changes),
         ]

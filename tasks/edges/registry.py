@@ -106,7 +106,7 @@ def apply_promotion(
             " own checkout."
         )
     with _wait_for_promotion_lock(dataset):
-        now = _complete_last_change(dataset)
+        now = _complete(dataset)
         if now is not None and now.digest == release.digest:
             folder = get_champion_folder(now)
             write_release_copy(dataset, release_folder, folder, sign_release)  # heals a damaged one
@@ -139,7 +139,7 @@ def apply_kept_release(
     Raises ReleaseError when it was never champion, or is deleted.
     """
     with _wait_for_promotion_lock(dataset):
-        now = _complete_last_change(dataset)
+        now = _complete(dataset)
         record = next((line for line in reversed(read_journal(dataset)) if line.digest == digest), None)
         if now is None or record is None or not get_champion_folder(record).is_dir():
             raise ReleaseError(
@@ -161,11 +161,13 @@ def apply_kept_release(
         return _write_champion(record.model_copy(update=facts), now)
 
 
-def _complete_last_change(dataset: str) -> ChampionRecord | None:
-    """The champion, after the last line of the journal has taken effect.
+def complete_last_change(dataset: str) -> ChampionRecord | None:
+    """The champion, after the last line of the journal has taken effect; a kill may have cut it."""
+    with _wait_for_promotion_lock(dataset):
+        return _complete(dataset)
 
-    A kill may have come between the line and champion.json.
-    """
+
+def _complete(dataset: str) -> ChampionRecord | None:
     now, journal = read_champion(dataset), read_journal(dataset)
     if not journal or (now is not None and now.digest == journal[-1].digest):
         return now

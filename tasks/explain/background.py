@@ -7,7 +7,7 @@ from tasks.core.errors import StageError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
 from tasks.features import build_features, find_newest_step
 from tasks.release import Release
-from tasks.release.origins import predict_member
+from tasks.release.outputs import list_member_outputs, run_outputs
 
 MAX_GAP_SD = 1e-4  # base + parts may miss z_hat by this many sd of z: the graphs compute in float32
 SEED = 1
@@ -38,7 +38,7 @@ def build_x(release: Release, table: pl.DataFrame) -> np.ndarray:
 
 def run_members(release: Release, x: np.ndarray) -> np.ndarray:
     """(n, M * H) of the combined members, side by side."""
-    return np.concatenate([predict_member(release, m, x) for m in release.combination.members], axis=1)
+    return np.concatenate(run_outputs(release, x, list_member_outputs(release)), axis=1)
 
 
 def find_tied_columns(schema: FeatureSchema) -> dict[int, int]:

@@ -12,8 +12,9 @@ from tasks.core.frames import SERIES, select_as_of
 from tasks.core.sketch import REFERENCE, build_reference
 from tasks.edges.params import Section
 from tasks.features import add_target
+from tasks.package.ensemble_graph import build_ensemble_graph, check_ensemble_graph
 from tasks.release import Manifest, Release, load_unsealed_release, write_manifest
-from tasks.release.manifest import MEMBERS, OPTIONAL, REQUIRED
+from tasks.release.manifest import GRAPH, MEMBERS, OPTIONAL, REQUIRED
 
 
 def build_release(
@@ -31,12 +32,11 @@ def build_release(
     Raises ReleaseError when the unsealed release cannot be loaded.
     """
     release = load_unsealed_release(unsealed)
-    (folder / MEMBERS).mkdir(parents=True)
+    folder.mkdir(exist_ok=True, parents=True)
     for name in (*REQUIRED, *OPTIONAL):
         if name != "rows.parquet" and (unsealed / name).exists():
             shutil.copyfile(unsealed / name, folder / name)
-    for name in release.members:
-        shutil.copyfile(_find_graph(unsealed, quantized, name), folder / MEMBERS / f"{name}.onnx")
+    _write_graphs(release, {name: _find_graph(unsealed, quantized, name) for name in release.members}, folder)
     SERIES.conform(select_rows_tail(release, rows, rows_steps)).write_parquet(folder / "rows.parquet")
     named = {*release.members, "ensemble"}
     sealed = write_manifest(folder, {name: of for name, of in (parameters or {}).items() if name in named})
@@ -68,6 +68,22 @@ def select_rows_tail(release: Release, rows: pl.DataFrame, rows_steps: int) -> p
     # The origin is one step before its cutoff; rows with gaps reach further back
     since = times[max(0, first - release.schema.lookback_steps - 2)]
     return rows.filter(newest | (pl.col("event_time") >= since))
+
+
+def _write_graphs(release: Release, files: dict[str, Path], folder: Path) -> None:
+    """Write the one graph of all members that convert, and the graphs of the others.
+
+    files: graph of each member.
+    Raises ReleaseError when the one graph does not give the numbers of the members.
+    """
+    graphs = {name: file.read_bytes() for name, file in files.items()}
+    ensemble = build_ensemble_graph(release, graphs)
+    for name in ensemble.left_out:
+        (folder / MEMBERS).mkdir(exist_ok=True)
+        (folder / MEMBERS / f"{name}.onnx").write_bytes(graphs[name])
+    if ensemble.content is not None:
+        (folder / GRAPH).write_bytes(ensemble.content)
+        check_ensemble_graph(release, graphs, ensemble.content)
 
 
 def _find_graph(unsealed: Path, quantized: Path, name: str) -> Path:

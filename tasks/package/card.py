@@ -10,9 +10,10 @@ from tasks.core.numbers import format_number
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import ExplainSummary, FeatureImportances
 from tasks.core.reports.package import Provenance
-from tasks.core.reports.quantize import QuantizeDecision
+from tasks.core.reports.quantize import QuantizeDecision, QuantizeLatency
 from tasks.release import Manifest, Release
 from tasks.release.combine import find_recency
+from tasks.release.manifest import GRAPH, Z_HAT
 
 N_FEATURES = 10  # shown
 LICENCE = (
@@ -28,6 +29,7 @@ def render_model_card(
     provenance: Provenance,
     importance: FeatureImportances | None,
     explained: ExplainSummary | None,
+    latency: QuantizeLatency | None,
 ) -> str:
     """The card as Markdown. A report is None where there is none."""
     parts = [
@@ -42,7 +44,7 @@ def render_model_card(
         "## What moves the forecasts",
         _render_importance(importance, explained),
         "## INT8",
-        _render_decision(provenance.quantize),
+        _render_decision(provenance.quantize, latency),
         "## Limits",
         _render_limits(release),
         "## How to call it",
@@ -87,6 +89,7 @@ def _render_members(release: Release) -> str:
             for name, weight in sorted(release.weights.items(), key=lambda item: -item[1])
         ],
     )
+    table += f"\n\n{_render_graph(release)}"
     if len(release.weights) == 1:
         return table
     when = (
@@ -103,6 +106,16 @@ def _render_members(release: Release) -> str:
         f"Combined by `{release.ensemble.combiner}`"
         f" (docs/how-to/read-the-ensemble-report.md).{shares}\n\n{table}"
     )
+
+
+def _render_graph(release: Release) -> str:
+    """What is in the one graph, and what is not."""
+    outside = ["the offsets of the intervals, which follow the outcomes"]
+    if Z_HAT not in release.graph_outputs:
+        outside.append("the combination")
+    outside += [f"{name}, which has a graph of its own" for name in sorted(release.members)]
+    inside = [name for name in release.ensemble.members if name not in release.members]
+    return f"In one graph, `{GRAPH}`: {', '.join(inside) or 'nothing'}. Outside of it: {'; '.join(outside)}."
 
 
 def _render_scores(release: Release, evaluation: EnsembleReport | None) -> str:
@@ -174,11 +187,24 @@ def _render_importance(importance: FeatureImportances | None, explained: Explain
     )
 
 
-def _render_decision(decision: QuantizeDecision | None) -> str:
+def _render_decision(decision: QuantizeDecision | None, latency: QuantizeLatency | None) -> str:
+    """The reason and a line for each form of each net (docs/how-to/read-the-int8-table.md)."""
     if decision is None:
         return "Not examined."
-    figures = decision.list_figures().items()
-    return _render_table(("figure", "value"), [(name, _format_figure(value)) for name, value in figures])
+    worst = max(decision.parity_sd.values(), default=0.0)
+    reason = (
+        f"{decision.reason}\n\nOn {decision.n_gate_rows} of the gate's rows, graphs differ from their"
+        f" forecasters by at most {worst:.1e} standard deviations"
+        f" (allowed: {decision.limits.max_parity_sd:g})."
+    )
+    if not (table := decision.build_table(latency)):
+        return reason
+    note = (
+        f"Changes against FP32 on {decision.n_judged_rows} rows of the training window, with their 90 %"
+        " intervals; times on one thread (docs/how-to/read-the-int8-table.md)."
+    )
+    lines = _render_table(tuple(table[0]), [tuple(line.values()) for line in table])
+    return f"{reason}\n\n{note}\n\n{lines}"
 
 
 def _render_limits(release: Release) -> str:

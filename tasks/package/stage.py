@@ -11,7 +11,7 @@ import polars as pl
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import ExplainSummary, FeatureImportances
 from tasks.core.reports.package import CARD_NAME, PACKAGED_REPORTS, Provenance
-from tasks.core.reports.quantize import QuantizeDecision
+from tasks.core.reports.quantize import QuantizeDecision, QuantizeLatency
 from tasks.edges.artifacts import ReportT, read_report, write_report, write_text
 from tasks.edges.params import Section
 from tasks.package.assemble import build_release
@@ -53,7 +53,11 @@ def build_package(
     build_bento(folder, checkout, folder / "bento")
     size = compute_sizes(folder / "bento")
     write_report(folder / "provenance.json", provenance.model_copy(update={"bento_bytes": size}))
-    explained = _find_report(FeatureImportances, root), _find_report(ExplainSummary, root)
+    explained = (
+        _find_report(FeatureImportances, root),
+        _find_report(ExplainSummary, root),
+        _find_report(QuantizeLatency, root),
+    )
     write_text(folder / CARD_NAME, render_model_card(release, sealed, evaluation, provenance, *explained))
     _copy_reports(root, folder)
     nested = folder / "baseline"

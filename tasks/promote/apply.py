@@ -16,7 +16,7 @@ from tasks.edges.approvals import (
 from tasks.edges.artifacts import read_report
 from tasks.edges.champions import ChampionRecord
 from tasks.edges.params import ParamsDocument, read_document
-from tasks.edges.registry import apply_promotion, read_champion, read_journal
+from tasks.edges.registry import apply_promotion, complete_last_change, read_champion, read_journal
 from tasks.edges.release_files import compute_release_hashes
 from tasks.edges.rollouts import NOT_NEEDED, ApprovedFiles, start_rollout
 from tasks.edges.settings import ROOT, get_operator
@@ -46,8 +46,17 @@ def apply_winner(decision: GateDecision, root: Path = ROOT) -> ChampionRecord | 
     now = read_champion(dataset)
     if now is not None and now.digest == decision.winner_digest:
         return now
-    if any(line.action == "promote" and line.decision == decision for line in read_journal(dataset)):
-        return None
+    of_this = [line.action == "promote" and line.decision == decision for line in read_journal(dataset)]
+    if of_this and of_this[-1]:  # a kill came between the journal's line and champion.json
+        return complete_last_change(dataset)
+    return None if any(of_this) else _apply_new(decision, folder, now, root)
+
+
+def _apply_new(
+    decision: GateDecision, folder: Path, now: ChampionRecord | None, root: Path
+) -> ChampionRecord | None:
+    """Apply a decision that never was. folder: of its winner. now: the champion."""
+    dataset = decision.dataset
     if (current := None if now is None else now.digest) != decision.champion_digest:
         raise ReleaseError(
             f"The decision was made against the champion {_format_digest(decision.champion_digest)}, but"

@@ -9,7 +9,6 @@ from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.quantize.params import QuantizeParams
-from tasks.quantize.parity import build_gate_rows
 from tasks.quantize.stage import quantize_nets
 from tasks.release import load_unsealed_release
 
@@ -19,11 +18,12 @@ def main(root: Path = ROOT) -> None:
     document = read_document(root)
     release = load_unsealed_release(root / "models/challenger/challenger")
     table = read_frame(root / "data/features/table.parquet", FEATURES)
-    rows = build_gate_rows(build_panel(table, release.dataset), document.gate_steps)
+    panel = build_panel(table, release.dataset)
     with write_folder(root / "models/quantized") as folder:
         quantized = quantize_nets(
             release,
-            rows,
+            panel,
+            document.gate_steps,
             root / "models/fits",
             document.list_models(),
             document.parse_stage("quantize", QuantizeParams),

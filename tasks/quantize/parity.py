@@ -1,6 +1,5 @@
 """Parity: the graph that is served against the forecaster that was scored, on every gate row."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,57 +7,21 @@ import numpy as np
 
 from tasks.core.blocks import split_blocks
 from tasks.core.errors import ReleaseError
-from tasks.core.panel import Panel
 from tasks.forecasters import load_forecaster
+from tasks.quantize.rows import OutcomeRows
 
 MAX_PARITY_SD = 1e-5
 _BLOCK_ROWS = 8192  # bounds the memory of a graph over many series
 
 
-@dataclass(frozen=True)
-class GateRows:
-    """The rows after seen_until that can be forecast.
+def open_graph(path: Path) -> Any:
+    """A session as the service opens it: one thread."""
+    import onnxruntime as ort
 
-    x: (n, F).
-    where: (n, 2) indices of (origin, series).
-    y, z: (n, H), NaN until known.
-    """
-
-    panel: Panel
-    x: np.ndarray
-    where: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
-
-    @property
-    def sd(self) -> float:
-        """Standard deviation of z over these rows.
-
-        Where it is 0, that over the whole table; where this is 0, too, 1.
-        """
-        spreads = (float(np.std(known)) for z in (self.z, self.panel.z) if len(known := z[np.isfinite(z)]))
-        return next((sd for sd in spreads if sd > 0), 1.0)
-
-
-def build_gate_rows(panel: Panel, gate_steps: int) -> GateRows:
-    """Rows from the origin of seen_until to the last.
-
-    Raises ReleaseError when no series has a value there.
-    """
-    n_steps, steps = len(panel.event_time), panel.schema.horizon_steps
-    x, where = panel.get_inputs(np.arange(n_steps - 1 - gate_steps, n_steps))
-    if not len(x):
-        raise ReleaseError(
-            f"None of the last {gate_steps + 1} steps has a known value, so no graph can be compared. Lower"
-            " `promote.gate_steps`."
-        )
-    ahead = where[:, :1] + np.arange(1, steps + 1)
-    inside, series = ahead < n_steps, where[:, 1:]
-    y, z = (
-        np.where(inside, values[np.minimum(ahead, n_steps - 1), series], np.nan)
-        for values in (panel.y, panel.z)
-    )
-    return GateRows(panel, x, where, y, z)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
 
 def run_graph(session: Any, x: np.ndarray) -> np.ndarray:
@@ -68,7 +31,7 @@ def run_graph(session: Any, x: np.ndarray) -> np.ndarray:
     )
 
 
-def check_parity(name: str, session: Any, fit: Path, rows: GateRows) -> float:
+def check_parity(name: str, session: Any, fit: Path, rows: OutcomeRows) -> float:
     """Largest difference of graph and forecaster, in standard deviations of z.
 
     Raises ReleaseError that names the worst row when it is above MAX_PARITY_SD, or not finite.

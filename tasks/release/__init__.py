@@ -9,12 +9,8 @@ of the release, the cutoff and the rows known by it.
 from tasks.release.load import Release, load_release, load_unsealed_release
 from tasks.release.manifest import EnsembleSpec, Manifest, check_manifest, write_manifest
 from tasks.release.origins import select_relevant_rows
-from tasks.release.predict import (
-    find_absence_reasons,
-    make_forecasts,
-    predict_cutoffs,
-    predict_ensemble,
-)
+from tasks.release.outputs import predict_ensemble
+from tasks.release.predict import find_absence_reasons, make_forecasts, predict_cutoffs
 
 __all__ = [
     "EnsembleSpec",

@@ -21,6 +21,7 @@ from tasks.edges.registry import (
 )
 from tasks.edges.release_files import find_release_identity
 from tasks.release.manifest import check_manifest
+from tasks.release.warm_up import check_release_answers
 
 MIN_DIGEST = 6  # characters of a digest that may stand for a release
 
@@ -115,7 +116,7 @@ def compare_versions(dataset: str, before: str, after: str) -> ReleaseDifference
 def apply_rollback(
     dataset: str, to: str | None, by: str, why: str, *, taken_back: str | None = None
 ) -> ChampionRecord:
-    """Make an earlier release champion again, after its bytes were verified.
+    """Make an earlier release champion again, after it was verified and has answered.
 
     to: its version or digest; None: the champion before the current one.
     taken_back: version of the champion that is taken back; when it is not champion (any more),
@@ -147,6 +148,7 @@ def _apply_verified(
 ) -> ChampionRecord:
     record, folder = get_kept_release(dataset, name)
     try:
+        check_release_answers(folder)
         found = check_manifest(folder).digest
     except ReleaseError as error:
         kept = ", ".join(_list_kept(dataset))

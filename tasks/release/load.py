@@ -22,11 +22,13 @@ from tasks.core.schema import FeatureSchema
 from tasks.features import FeatureParams, build_feature_schema
 from tasks.release.combine import Combination, find_combination_fault, list_member_columns
 from tasks.release.manifest import (
+    GRAPH,
     MANIFEST,
     MEMBERS,
     EnsembleSpec,
     Manifest,
     check_manifest,
+    get_member_output,
     read_manifest,
     read_strict,
 )
@@ -36,8 +38,9 @@ from tasks.release.manifest import (
 class Release:
     """A loaded release, sealed or not.
 
-    members: one onnxruntime session for each weight, single-threaded, so that the same rows give
-      the same bits on the same machine.
+    members: one onnxruntime session for each member with a graph of its own, single-threaded, so
+      that the same rows give the same bits on the same machine.
+    graph: the session of the one graph; None where there is none.
     rows: the tail that travels with it; empty for an unsealed one.
     manifest: None for an unsealed one.
     """
@@ -50,6 +53,12 @@ class Release:
     history: pl.DataFrame
     rows: pl.DataFrame
     manifest: Manifest | None
+    graph: Any = None
+
+    @cached_property
+    def graph_outputs(self) -> frozenset[str]:
+        """What the one graph gives (tasks.release.outputs)."""
+        return frozenset() if self.graph is None else frozenset(o.name for o in self.graph.get_outputs())
 
     @property
     def about(self) -> About:
@@ -122,17 +131,24 @@ def load_unsealed_release(folder: Path) -> Release:
     _check_schema(folder, about, features, schema)
     history = _read_checked_frame(folder / "history.parquet", HISTORY)
     _check_combination(folder, ensemble, schema, history)
+    graph = _load_session(folder / GRAPH) if (folder / GRAPH).exists() else None
+    in_graph = set() if graph is None else {output.name for output in graph.get_outputs()}
     return Release(
         folder,
         Dataset(about, _build_release_calendar(folder, about), schema),
         features,
         ensemble,
-        members={name: _load_session(folder / MEMBERS / f"{name}.onnx") for name in ensemble.members},
+        members={
+            name: _load_session(folder / MEMBERS / f"{name}.onnx")
+            for name in ensemble.members
+            if get_member_output(name) not in in_graph
+        },
         history=history,
         rows=_read_checked_frame(folder / "rows.parquet", SERIES)
         if (folder / "rows.parquet").exists()
         else pl.DataFrame(schema=SERIES.columns),
         manifest=read_manifest(folder) if (folder / MANIFEST).exists() else None,
+        graph=graph,
     )
 
 
@@ -207,19 +223,27 @@ def _read_checked_frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
 
 
 def _load_session(path: Path) -> Any:
-    import onnxruntime as ort
-
     if not path.exists():
         raise ReleaseError(
             f"{path} is missing, but ensemble.json gives it a weight. Build the release again with `dvc repro"
             " package`."
         )
+    return load_graph(path.read_bytes(), str(path))
+
+
+def load_graph(content: bytes, source: str) -> Any:
+    """A session of the graph *content*, single-threaded; source: for errors.
+
+    Raises ReleaseError when onnxruntime cannot load it.
+    """
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own C++ binding, without a common base
         raise ReleaseError(
-            f"{path} is no graph that onnxruntime can load: {error}. Build the release again."
+            f"{source} is no graph that onnxruntime can load: {error}. Build the release again."
         ) from error

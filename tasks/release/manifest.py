@@ -31,6 +31,8 @@ REQUIRED = ("about.json", "ensemble.json", "features.json", "history.parquet", "
 # Exchange calendars only; promote asks for the leak gate's verdict, a served release has passed it
 OPTIONAL = ("sessions.parquet", "leaks.json")
 MEMBERS = "members"
+GRAPH = "ensemble.onnx"  # all members that convert and, where it does, their combination
+Z_HAT, BASES = "z_hat", "bases"  # outputs: of the combination and of each member's own graph; of CQR
 
 S = TypeVar("S", bound=Strict)  # the syntax `def f[S]` needs 3.12
 
@@ -75,6 +77,11 @@ class EnsembleSpec(Strict):
         """Every model that has a part in the forecast or in its quantiles, sorted."""
         return sorted({*self.weights, *(name for names in self.quantile_members.values() for name in names)})
 
+    def list_quantile_members(self) -> list[tuple[str, ...]]:
+        """Members of each of *quantiles*; those of another one where it has none of its own."""
+        other = next(iter(self.quantile_members.values()))
+        return [self.quantile_members.get(f"{q:g}", other) for q in self.quantiles]
+
     def get_combination(self) -> Weights | Ranks:
         """How members become one forecast, where only weights are written too."""
         return self.combination or build_plain_weights(self.weights)
@@ -83,7 +90,8 @@ class EnsembleSpec(Strict):
 class Manifest(Strict):
     """manifest.json.
 
-    files: sha256 by path relative to the release, of exactly what the service loads.
+    files: sha256 by path relative to the release, of exactly what the service loads. Those under
+      members/ are of members that are not in the one graph.
     traits: what its version follows from; None in one that was built before there were traits.
     """
 
@@ -95,6 +103,11 @@ class Manifest(Strict):
     data_version: str
     files: dict[str, str]
     traits: ReleaseTraits | None = None
+
+
+def get_member_output(name: str) -> str:
+    """The output of the member *name* in the one graph."""
+    return f"{Z_HAT}_{name}"
 
 
 def write_manifest(folder: Path, parameters: Mapping[str, JsonValue] | None = None) -> Manifest:
@@ -159,7 +172,7 @@ def list_covered_files(folder: Path) -> list[str]:
 
     Everything under members/ counts, so nothing can hide there.
     """
-    plain = [name for name in (*REQUIRED, *OPTIONAL) if (folder / name).is_file()]
+    plain = [name for name in (*REQUIRED, *OPTIONAL, GRAPH) if (folder / name).is_file()]
     members = [
         path.relative_to(folder).as_posix() for path in (folder / MEMBERS).rglob("*") if not path.is_dir()
     ]
@@ -189,7 +202,7 @@ def _build_manifest(folder: Path, parameters: Mapping[str, JsonValue]) -> Manife
     files = list_covered_files(folder)
     if missing := [name for name in REQUIRED if name not in files]:
         raise ReleaseError(
-            f"{folder}: {missing[0]} is missing; a release needs {', '.join(REQUIRED)} and {MEMBERS}/*.onnx."
+            f"{folder}: {missing[0]} is missing; a release needs {', '.join(REQUIRED)} and its graphs."
             " `dvc repro package` builds it."
         )
     ensemble = read_strict(folder / "ensemble.json", EnsembleSpec)

@@ -8,19 +8,18 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import polars as pl
 
-from tasks.core.blocks import split_blocks
 from tasks.core.calendar import parse_step_length
 from tasks.core.errors import ReleaseError
 from tasks.core.kinds.timeline import NEVER
 from tasks.core.schema import Centres
 from tasks.features import FeatureParams, add_target, build_features
 from tasks.features.centres import find_centres
-from tasks.release.combine import apply_combination, compute_regime, compute_weight_groups, find_recency
+from tasks.release.combine import compute_regime, find_recency
 from tasks.release.load import Release
+from tasks.release.outputs import fill_bases, list_forecast_outputs, run_outputs
 
 RowsT = TypeVar("RowsT", pl.DataFrame, pl.LazyFrame)
 
-BLOCK_ROWS = 8192  # bounds the memory of one call into a graph; trees need a few kB for each row
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -102,55 +101,6 @@ def convert_to_us(time: datetime) -> int:
     return (time - _EPOCH) // timedelta(microseconds=1)
 
 
-def predict_ensemble(release: Release, x: np.ndarray) -> np.ndarray:
-    """The combined forecast (n, H) float64 in the space in which members are combined.
-
-    It is a distance from the centre of each row's series, as the levels in x are.
-    x: (n, F) float32 feature rows in the order of the schema; n may be 0.
-    """
-    out = np.zeros((len(x), release.schema.horizon_steps))
-    for part in split_blocks(len(x), BLOCK_ROWS):
-        block = np.ascontiguousarray(x[part], dtype=np.float32)
-        z_hats = [_run_member(release, name, block) for name in release.combination.members]
-        out[part] = apply_combination(
-            release.combination,
-            np.stack(z_hats, axis=1),
-            compute_weight_groups(release.combination, block, release.schema),
-        )
-    return out
-
-
-def predict_quantile_bases(release: Release, x: np.ndarray, point: np.ndarray) -> np.ndarray | None:
-    """The members' own quantiles (n, H, Q); None without CQR.
-
-    x: (n, F) feature rows.
-    point: (n, H), used for a quantile that no member forecasts.
-    """
-    named = release.ensemble.quantile_members
-    if not named:
-        return None
-    block = np.ascontiguousarray(x, dtype=np.float32)
-    z_hats = {
-        m: predict_member(release, m, block) for m in {name for names in named.values() for name in names}
-    }
-    of = [[z_hats[m] for m in named.get(f"{q:g}", ())] for q in release.ensemble.quantiles]
-    return np.stack([np.mean(each, axis=0) if each else point for each in of], axis=-1)
-
-
-def _run_member(release: Release, name: str, x: np.ndarray) -> np.ndarray:
-    """(n, H) of the member's graph, in the space in which members are combined."""
-    return release.kind.link(release.members[name].run(["z_hat"], {"x": x})[0])
-
-
-def predict_member(release: Release, name: str, x: np.ndarray) -> np.ndarray:
-    """(n, H) float64 of one member for the feature rows x (n, F); see `predict_ensemble`."""
-    parts = [
-        _run_member(release, name, np.ascontiguousarray(x[part], dtype=np.float32)).astype(np.float64)
-        for part in split_blocks(len(x), BLOCK_ROWS)
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, release.schema.horizon_steps))
-
-
 def select_relevant_rows(release: Release, rows: RowsT, cutoffs: Sequence[datetime]) -> RowsT:
     """The rows that can matter: known by the last cutoff, and not far before what features read.
 
@@ -212,32 +162,29 @@ def predict_members(
     is_known = np.isfinite(x[:, :, schema.index(schema.last)])
     out = np.full((*is_known.shape, schema.horizon_steps), np.nan)
     scale = np.full(is_known.shape, np.nan)
+    found = run_outputs(release, x[is_known], list_forecast_outputs(release))
+    bases = found.pop() if release.ensemble.quantile_members else None
     member_z_hat = None
     if find_recency(release.combination):
-        member_z_hat = np.full((*out.shape, len(release.combination.members)), np.nan)
-        member_z_hat[is_known] = np.stack(
-            [predict_member(release, name, x[is_known]) for name in release.combination.members], axis=-1
-        )
-    out[is_known], scale[is_known] = (
-        (predict_ensemble(release, x[is_known]) if member_z_hat is None else 0.0),
-        schema.get_scales(x[is_known]),
-    )
+        member_z_hat = np.full((*out.shape, len(found)), np.nan)
+        member_z_hat[is_known] = np.stack(found, axis=-1)
+    out[is_known] = found[0] if member_z_hat is None else 0.0
+    scale[is_known] = schema.get_scales(x[is_known])
     regime = (
         compute_regime(release.ensemble.regime, x, schema)
         if release.ensemble.regime
         else np.zeros(is_known.shape, dtype=np.int64)
     )
-    bases = predict_quantile_bases(release, x[is_known], out[is_known])
     centre_of = dict(params.centres)
     centre = np.array([centre_of.get(name, 0.0) for name in series_ids])
-    out += centre[:, None]
-    if member_z_hat is not None:
-        member_z_hat += centre[:, None, None]
     base = None
     if bases is not None:
         base = np.full((*out.shape, bases.shape[-1]), np.nan)
-        base[is_known] = bases
+        base[is_known] = fill_bases(release.ensemble, bases, out[is_known])
         base += centre[:, None, None]
+    out += centre[:, None]
+    if member_z_hat is not None:
+        member_z_hat += centre[:, None, None]
     return MemberForecasts(series_ids, out, scale, regime, base, x, centre, member_z_hat)
 
 

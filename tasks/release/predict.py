@@ -25,7 +25,6 @@ from tasks.release.origins import (
     convert_to_us,
     convert_to_utc,
     find_series_positions,
-    predict_ensemble,
     predict_members,
     select_first_known,
     select_relevant_rows,
@@ -39,8 +38,6 @@ from tasks.release.replay import (
     get_history_timeline,
     predict_requests,
 )
-
-__all__ = ["find_absence_reasons", "make_forecasts", "predict_cutoffs", "predict_ensemble"]
 
 
 def predict_cutoffs(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:

@@ -18,6 +18,7 @@ from tasks.core.kinds.base import Kind
 from tasks.release.combine import Recency, compute_weighted_average
 from tasks.release.load import Release
 from tasks.release.origins import MemberForecasts, find_series_positions
+from tasks.release.outputs import fill_bases
 from tasks.release.replay import ReplayTimeline, find_learning_cutoffs, get_history_timeline
 
 _FOLLOWS = 2.0
@@ -139,8 +140,7 @@ def apply_recency(
 
 def _build_quantile_bases(release: Release, base: np.ndarray | None, z_hat: np.ndarray) -> np.ndarray | None:
     """The members' own quantiles; a quantile that none forecasts starts from z_hat."""
-    is_forecast = [f"{q:g}" in release.ensemble.quantile_members for q in release.ensemble.quantiles]
-    return None if base is None else np.where(is_forecast, base, z_hat[..., None])
+    return None if base is None else fill_bases(release.ensemble, base, z_hat)
 
 
 def _compute_history_losses(

@@ -22,6 +22,7 @@ COMMANDS = (
     "status",
     "refresh",
     "page",
+    "docs",
     "doctor",
     "new",
     "use",

@@ -77,9 +77,9 @@ def test_the_changelog_has_who_why_and_what_has_changed(promote):
     text = get_changelog_path("tides").read_text()
     parts = text.split("\n## ")
     assert [part.split(",")[0] for part in parts[1:]] == ["1.0.0", "1.1.0", "1.0.0"]
-    assert "Taken back to by grace: bias in the north" in parts[1]
+    assert "Rollback by grace: bias in the north" in parts[1]
     assert "- model: members: removed har" in parts[1]
-    assert f"Promoted by ada: {DECISION.reason}" in parts[2]
+    assert f"Promotion by ada: {DECISION.reason}" in parts[2]
     assert "- model: members: added har" in parts[2]
 
 

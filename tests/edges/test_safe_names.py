@@ -4,7 +4,7 @@ import re
 
 import pytest
 from homes import at_home
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.edges.registry import get_champion_path, get_rows_path
@@ -59,6 +59,7 @@ def test_no_name_of_a_dataset_leaves_its_folder(name, tmp_path):
             assert path.resolve().parent == folder.resolve()
 
 
+@settings(deadline=None)  # the first example imports mlflow
 @given(st.lists(st.text(max_size=300), unique=True))
 def test_names_are_taken_by_mlflow_stay_different_and_are_found_again(names):
     from mlflow.utils.validation import _validate_metric_name, _validate_model_name

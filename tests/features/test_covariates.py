@@ -23,7 +23,7 @@ from tasks.explain.stage import explain_release
 from tasks.features import FeatureParams, build_feature_schema, build_features, find_newest_step
 from tasks.features.stage import build_feature_set
 from tasks.release import load_release, predict_cutoffs
-from tasks.release.origins import predict_ensemble
+from tasks.release.outputs import predict_ensemble
 from tasks.train.params import TrainParams
 from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from deployments.cli.app import app
 from tasks.core.errors import ApprovalError, JournalError, ReleaseError, TidemillError
 from tasks.core.reports.promote import GateDecision
+from tasks.edges import registry
 from tasks.edges.approvals import decide_request, list_requests, request_approval
 from tasks.edges.artifacts import read_report
 from tasks.edges.chained_journal import read_lines
@@ -166,6 +167,19 @@ def test_an_approval_is_used_once(root):
     hashes = compute_release_hashes(root / "models/release", without_nested=True)
     again = request_approval("small", first.digest, hashes, "ada", "again", 60.0)
     assert (again.state, list_states()) == ("waiting", ["used", "waiting"])
+
+
+def test_a_promotion_killed_half_way_is_completed_without_another_approval(root, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "write_json", die)
+        with pytest.raises(KeyboardInterrupt):
+            approve(root)
+    assert (read_champion("small"), list_states()) == (None, ["used"])
+    assert apply(root) == read_champion("small") == read_journal("small")[-1]
+    assert (list_states(), len(read_journal("small"))) == (["used"], 1)
 
 
 def test_a_changed_journal_of_approvals_allows_nothing(root):

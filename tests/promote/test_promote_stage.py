@@ -14,6 +14,7 @@ from small_release import START, build_small_release, small_rows
 
 from tasks.core.errors import ReleaseError
 from tasks.core.reports.promote import GateDecision
+from tasks.edges import registry
 from tasks.edges.artifacts import read_report
 from tasks.edges.registry import (
     apply_promotion,
@@ -144,6 +145,23 @@ def test_a_run_killed_after_it_changed_the_registry_ends_with_the_same_verdict(t
     run(root)
     assert decided.read_bytes() == undisturbed
     assert len(read_journal("small")) == 1
+
+
+def test_a_run_killed_while_it_changed_the_registry_is_completed_by_the_next(tmp_path, home, monkeypatch):
+    """Between the line of the journal and champion.json."""
+    root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "write_json", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(root)
+    assert (read_champion("small"), len(read_journal("small"))) == (None, 1)
+    decision = run(root)
+    assert read_champion("small") == read_journal("small")[-1]
+    assert (read_champion("small").digest, len(read_journal("small"))) == (decision.winner_digest, 1)
 
 
 def test_a_shared_registry_is_left_to_the_flow(tmp_path):

@@ -29,7 +29,7 @@ from tasks.release import (
     predict_ensemble,
 )
 from tasks.release.combine import compute_regime
-from tasks.release.origins import predict_quantile_bases
+from tasks.release.outputs import predict_quantile_bases
 
 LAST = 399  # day of the newest row
 SEEN = 339  # day of the newest row before seen_until

@@ -204,7 +204,7 @@ def test_what_is_gone_is_named(operated, tmp_path):
     server, keys = operated
     body = {"series_id": "north", "model": newer["model"]["version"]}
     deleted = server.client.post("/api/v1/predict", json=body, headers={"X-API-Key": keys["acme"]})
-    assert (deleted.status_code, "TIDEMILL_KEEP_RELEASES" in deleted.json()["rule"]) == (404, True)
+    assert (deleted.status_code, "TIDEMILL_KEEP_RELEASES" in deleted.json()["fact"]) == (404, True)
     assert newer["model"]["digest"] in reason
     assert f"{since:%Y-%m-%dT%H:%M}" in reason
 

@@ -1,7 +1,6 @@
 """A release that is taken back: by whom, how fast, and what the running service does then."""
 
 import json
-import time
 
 import pytest
 from pydantic import TypeAdapter
@@ -10,7 +9,7 @@ from typer.testing import CliRunner
 
 from deployments.cli.app import app
 from deployments.forecaster.champion_changes import ChampionChange
-from tasks.edges.registry import get_changelog_path, read_champion, read_journal
+from tasks.edges.registry import apply_kept_release, get_changelog_path, read_champion, read_journal
 from tasks.edges.release_files import get_release_folder
 
 NOBODY = "http://127.0.0.1:9"  # where neither Prefect nor MLflow answers
@@ -32,7 +31,7 @@ def second(running, releases):
     """`second` is champion again, and answers."""
     with at(running.home):
         if read_champion(DATASET).version != "1.1.0":
-            tidemill(running.home, "rollback", "--to", "1.1.0")
+            apply_kept_release(DATASET, digest_of(releases / "second"), "deploy", "grace", "as before")
     running.wait_for(lambda said: said["digest"] == digest_of(releases / "second"))
     return running
 
@@ -46,16 +45,15 @@ def tidemill(home, *arguments, code=0):
     return done.output if code else done.stdout
 
 
-def test_a_rollback_is_answered_from_within_five_seconds_without_prefect_and_mlflow(second, releases):
-    began = time.monotonic()
+def test_the_running_service_answers_from_a_rollback_without_prefect_and_mlflow(second, releases):
+    """How long it takes is measured in bench_rollback.py."""
     printed = tidemill(second.home, "rollback", "--by", "grace", "--reason", "bias in the north")
     second.wait_for(lambda said: said["digest"] == digest_of(releases / "first"))
-    assert time.monotonic() - began < 5
     assert printed.startswith(f"1.0.0 ({digest_of(releases / 'first')[:12]}) is champion")
     assert second.predict(series_id="north").json()["model"]["version"] == "1.0.0"
     with at(second.home):
         line = read_journal(DATASET)[-1]
-        assert "Taken back to by grace: bias in the north" in get_changelog_path(DATASET).read_text()
+        assert "Rollback by grace: bias in the north" in get_changelog_path(DATASET).read_text()
     assert (line.action, line.by, line.why) == ("rollback", "grace", "bias in the north")
     assert line.replaces == digest_of(releases / "second")
 

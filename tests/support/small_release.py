@@ -22,7 +22,7 @@ from tasks.core.panel import Panel, build_panel
 from tasks.features import FeatureParams, build_feature_schema, build_features
 from tasks.release import Manifest, load_unsealed_release, predict_ensemble, write_manifest
 from tasks.release.combine import compute_regime, list_member_columns
-from tasks.release.origins import predict_quantile_bases
+from tasks.release.outputs import predict_quantile_bases
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 SMALL_ABOUT = {

@@ -33,7 +33,7 @@ from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import ExplainSummary
 from tasks.core.reports.ingest import IngestLedger
 from tasks.core.reports.promote import GateDecision
-from tasks.core.reports.quantize import QuantizeDecision
+from tasks.core.reports.quantize import QuantizeDecision, QuantizeLatency
 from tasks.core.reports.train import FitReport
 from tasks.core.reports.validate import ValidationSummary
 from tasks.edges.artifacts import read_frame, read_report
@@ -136,8 +136,13 @@ def _render_explanation(root: Path) -> Markup:
 
 
 def _render_int8(root: Path) -> Markup:
-    """INT8 or FP32, with the figures."""
-    return render_facts(read_report(root / QuantizeDecision.PATH, QuantizeDecision).list_figures())
+    """INT8 or FP32, with the figures of each form of each net."""
+    decision = read_report(root / QuantizeDecision.PATH, QuantizeDecision)
+    table = decision.build_table(read_report(root / QuantizeLatency.PATH, QuantizeLatency))
+    return join_parts(
+        render_element("p", f"{decision.decision}: {decision.reason}", "verdict"),
+        *([render_table(table)] if table else []),
+    )
 
 
 def _render_gate(root: Path) -> Markup:
@@ -175,7 +180,7 @@ SECTIONS = (
     RunSection("The ensemble", render_ensemble, (EnsembleReport.PATH,)),
     RunSection("Coverage of the interval", render_coverage, (EnsembleReport.PATH,)),
     RunSection("What the forecast depends on", _render_explanation, (ExplainSummary.PATH,)),
-    RunSection("INT8 or FP32", _render_int8, (QuantizeDecision.PATH,)),
+    RunSection("INT8 or FP32", _render_int8, (QuantizeDecision.PATH, QuantizeLatency.PATH)),
     RunSection("The gate", _render_gate, (GateDecision.PATH,)),
     RunSection("Rows", _render_rows, (ValidationSummary.PATH, IngestLedger.PATH, _CLEAN)),
 )

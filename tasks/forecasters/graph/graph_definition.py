@@ -132,7 +132,7 @@ class Formula(ABC):
         apply_one_blas_thread()
         with np.errstate(over="ignore"):
             for part in split_blocks(len(x), _BLOCK_ROWS):
-                out[part] = self.formula(self._apply_ignored(x[part].astype(np.float32, copy=False)))
+                out[part] = self.compute(x[part].astype(np.float32, copy=False))
         return out
 
     def save(self, folder: Path) -> None:
@@ -173,12 +173,11 @@ class Formula(ABC):
     def to_onnx(self, path: Path) -> None:
         """Write the formula as one ONNX graph."""
         self._check_fitted()
-        write_graph(
-            path,
-            len(self.schema.columns),
-            self.schema.horizon_steps,
-            lambda x: self.formula(self._apply_ignored(x)),
-        )
+        write_graph(path, len(self.schema.columns), self.schema.horizon_steps, self.compute)
+
+    def compute(self, x: Value) -> Value:
+        """`formula` with the ignored columns as unknown."""
+        return self.formula(self._apply_ignored(x))
 
     @property
     def name(self) -> str:

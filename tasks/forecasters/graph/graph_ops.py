@@ -26,27 +26,32 @@ class GraphBuilder:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
-    def node(self, op: str, *inputs: Any, domain: str = "", **attributes: Any) -> "GraphValue":
-        """Add a node and return its one output."""
+    def node(
+        self, op: str, *inputs: Any, domain: str = "", n_outputs: int = 1, **attributes: Any
+    ) -> "GraphValue":
+        """Add a node and return its one output, or the first of *n_outputs*."""
         from onnx import helper
 
         name = f"{op.lower()}_{len(self.nodes)}"
+        names = [name, *(f"{name}_{i}" for i in range(1, n_outputs))]
         self.nodes.append(
-            helper.make_node(op, [self._resolve_name(i) for i in inputs], [name], domain=domain, **attributes)
+            helper.make_node(op, [self._resolve_name(i) for i in inputs], names, domain=domain, **attributes)
         )
+        return GraphValue(self, name)
+
+    def constant(self, array: np.ndarray) -> "GraphValue":
+        """*array* in its own type; as an input of a node, an array becomes float32."""
+        from onnx import numpy_helper
+
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(array, name))
         return GraphValue(self, name)
 
     def _resolve_name(self, value: Any) -> str:
         if isinstance(value, GraphValue):
             return value.name
-        from onnx import numpy_helper
-
         array = np.asarray(value)
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(
-            numpy_helper.from_array(array if array.dtype == np.int64 else array.astype(np.float32), name)
-        )
-        return name
+        return self.constant(array if array.dtype == np.int64 else array.astype(np.float32)).name
 
 
 class GraphValue:
@@ -107,16 +112,20 @@ def take(x: Value, columns: Sequence[int]) -> Value:
 
 def fill_nan(x: Value, instead: Value) -> Value:
     """x with *instead* where it is NaN."""
-    return (
-        x.graph.node("Where", x.graph.node("IsNaN", x), instead, x)
-        if isinstance(x, GraphValue)
-        else np.where(np.isnan(x), instead, x)
-    )
+    if isinstance(x, GraphValue):
+        return x.graph.node("Where", x.graph.node("IsNaN", x), instead, x)
+    if isinstance(x, np.ndarray):
+        return np.where(np.isnan(x), instead, x)
+    import torch
+
+    return x.where(~x.isnan(), torch.as_tensor(instead))
 
 
 def maximum(x: Value, floor: np.ndarray) -> Value:
     """The larger of x and *floor*."""
-    return x.graph.node("Max", x, floor) if isinstance(x, GraphValue) else np.maximum(x, floor)
+    if isinstance(x, GraphValue):
+        return x.graph.node("Max", x, floor)
+    return np.maximum(x, floor) if isinstance(x, np.ndarray) else x.maximum(floor)
 
 
 def greater(x: Value, edges: np.ndarray) -> Value:
@@ -167,7 +176,7 @@ def reshape(x: Value, *shape: int) -> Value:
     return (
         x.graph.node("Reshape", x, np.array([0, *shape]))
         if isinstance(x, GraphValue)
-        else x.reshape(len(x), *shape)
+        else x.reshape(x.shape[0], *shape)  # a trace of torch keeps the shape open, but not `len`
     )
 
 
@@ -241,7 +250,7 @@ def lstm(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value)
 def _run_torch(unit: str, x: Any, *weights: Any) -> Any:
     import torch
 
-    zero = x.new_zeros(1, len(x), weights[1].shape[1])
+    zero = x.new_zeros(1, x.shape[0], weights[1].shape[1])
     shape = {"has_biases": True, "num_layers": 1, "dropout": 0.0, "bidirectional": False, "batch_first": True}
     return getattr(torch, unit)(
         x, zero if unit == "gru" else (zero, zero), list(weights), train=torch.is_grad_enabled(), **shape
@@ -267,7 +276,9 @@ def _add_recurrent_node(op: str, x: GraphValue, *constants: np.ndarray, **attrib
 def clip(x: Value, bound: float) -> Value:
     """x within -bound..bound."""
     low, high = np.float32(-bound), np.float32(bound)
-    return x.graph.node("Clip", x, low, high) if isinstance(x, GraphValue) else np.clip(x, low, high)
+    if isinstance(x, GraphValue):
+        return x.graph.node("Clip", x, low, high)
+    return np.clip(x, low, high) if isinstance(x, np.ndarray) else x.clamp(-bound, bound)
 
 
 def join_columns(parts: Sequence[Value]) -> Value:
