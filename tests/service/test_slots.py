@@ -239,8 +239,8 @@ def check_swaps(server, releases, n_swaps):
     assert set(statuses) == {200}
 
 
-def test_six_swaps_under_load_fail_no_request(service, releases):
-    check_swaps(service, releases, 6)
+def test_four_swaps_under_load_fail_no_request(service, releases):
+    check_swaps(service, releases, 4)
 
 
 @pytest.mark.chaos
