@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,6 +15,7 @@ import psutil
 from tasks.core.compare import compute_block_size
 from tasks.core.reports.quantize import Form, LossChange
 from tasks.core.scores import pinball
+from tasks.edges.parent_watch import stop_with_parent
 from tasks.quantize.forms import Run, open_form
 from tasks.quantize.rows import OutcomeRows, compute_losses, decode_forecasts
 
@@ -171,7 +173,7 @@ def measure_memory(files: Mapping[Form, Path], x: np.ndarray) -> dict[Form, int]
     Each form has a process of its own, to a tenth of a megabyte; one that dies is left out.
     """
     context = get_context("forkserver")
-    context.set_forkserver_preload(["onnxruntime", "torch", __name__])
+    context.set_forkserver_preload(["tasks.quantize.memory_server", __name__])
     batch = np.resize(x, (max(CALLS), x.shape[1]))
     found: dict[Form, int] = {}
     for form, file in files.items():
@@ -186,9 +188,9 @@ def measure_memory(files: Mapping[Form, Path], x: np.ndarray) -> dict[Form, int]
 
 
 def _send_memory(sender: Connection, file: Path, batch: np.ndarray) -> None:
-    import onnxruntime  # noqa: F401
-    import torch  # noqa: F401
-
+    stop_with_parent()
+    for library in ("onnxruntime", "torch"):  # loaded by the server already
+        import_module(library)
     process = psutil.Process()
     before = process.memory_full_info().uss
     run = open_form(file)
