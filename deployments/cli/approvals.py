@@ -38,12 +38,16 @@ def approve(
     digest: Digest, by: By = "", reason: Reason = "", dataset: OfDataset = "", as_json: AsJson = False
 ) -> None:
     """Approve the promotion of a release, to the last byte, and promote it; not for its author."""
+    from tasks.edges.rollouts import find_active_rollout
     from tasks.edges.settings import get_operator
     from tasks.promote.apply import approve_release
 
-    champion = approve_release(dataset or read_current_dataset(), digest, by or get_operator(), reason)
+    name = dataset or read_current_dataset()
+    champion, rollout = approve_release(name, digest, by or get_operator(), reason), find_active_rollout(name)
     if as_json:
         report_json(champion or {})
+    elif rollout is not None and rollout.challenger.startswith(digest):
+        print(f"{rollout.challenger[:12]} begins to take over by steps: `tidemill rollout status`.")
     elif champion is not None:
         print(f"{champion.version} ({champion.digest[:12]}) is champion of {champion.dataset}.")
 

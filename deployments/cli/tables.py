@@ -74,6 +74,11 @@ def report_status(current: CheckoutStatus, *, is_redrawn: bool = False) -> None:
             else "none yet; `tidemill run` makes one"
         ),
     )
+    if rollout := current.rollout:
+        share = f"at {rollout.weight:.0%}, {rollout.state}"
+        table.add_row("rollout", f"{rollout.model} {rollout.challenger[:12]} {share}: {rollout.reason}")
+    for waiting in current.approvals:
+        table.add_row("waits for approval", f"{waiting.digest[:12]} by {waiting.author}: {waiting.reason}")
     _add_loop_rows(table, loop)
     for name, decision in current.decisions.model_dump(mode="json").items():
         table.add_row(

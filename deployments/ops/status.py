@@ -1,6 +1,7 @@
 """`tidemill status`: the current dataset, its champion, the loop, the last decisions, what runs."""
 
 from pathlib import Path
+from typing import TypeVar
 
 from deployments.ops.forecaster_process import find_served_dataset
 from deployments.ops.loop_status import LoopStatus, read_loop_status
@@ -11,11 +12,13 @@ from tasks.core.reports.monitor import MonitorReport, MonitorVerdict
 from tasks.core.reports.promote import GateDecision, Verdict
 from tasks.core.reports.retrain import RetrainDecision
 from tasks.core.strict import Strict
+from tasks.edges.approvals import list_requests
 from tasks.edges.champions import Champion
 from tasks.edges.current import find_report
 from tasks.edges.params import read_document
 from tasks.edges.processes import is_running
 from tasks.edges.registry import read_champion
+from tasks.edges.rollouts import find_active_rollout
 from tasks.edges.settings import ROOT, read_settings
 
 
@@ -43,6 +46,9 @@ class RetrainStatus(Strict):
     as_of: IsoTime
 
 
+S = TypeVar("S", bound=Strict)  # the syntax `def f[S]` needs 3.12
+
+
 class LastDecisions(Strict):
     """The last of each kind; None where the stage has not run for the dataset."""
 
@@ -58,10 +64,30 @@ class RunningPart(Strict):
     address: str | None
 
 
+class RolloutStatus(Strict):
+    """A rollout that is active. weight: the challenger's share of the series."""
+
+    challenger: str
+    model: str
+    state: str
+    weight: float
+    reason: str
+
+
+class WaitingApproval(Strict):
+    """A promotion that waits for a person. author: whose it is; reason: the gate's."""
+
+    digest: str
+    author: str
+    reason: str
+    expires_at: IsoTime | None
+
+
 class CheckoutStatus(Strict):
     """State of the checkout; None where there is nothing yet.
 
     as_of: newest `known_at` of the data.
+    approvals: what waits for a person, oldest first.
     running: by part of `tidemill up`.
     served_dataset: that the running service serves.
     loop: the loop at a glance.
@@ -72,6 +98,8 @@ class CheckoutStatus(Strict):
     models: tuple[str, ...]
     as_of: IsoTime | None
     champion: Champion | None
+    rollout: RolloutStatus | None
+    approvals: tuple[WaitingApproval, ...]
     decisions: LastDecisions
     running: dict[str, RunningPart]
     served_dataset: str | None
@@ -89,12 +117,31 @@ def read_checkout_status(root: Path = ROOT) -> CheckoutStatus:
         dataset=dataset,
         models=document.list_models(),
         as_of=None if ledger is None else ledger.as_of,
-        champion=None if record is None else Champion(**record.model_dump(exclude={"decision"})),
+        champion=None
+        if record is None
+        else Champion(**record.model_dump(include=set(Champion.model_fields))),
+        rollout=_copy_fields(RolloutStatus, find_active_rollout(dataset)),
+        approvals=_list_waiting_approvals(dataset),
         decisions=_read_last_decisions(dataset, root),
         running=running,
         served_dataset=find_served_dataset(),
         loop=read_loop_status(document, root, is_up="worker" in running),
         home=str(read_settings().home),
+    )
+
+
+def _copy_fields(kind: type[S], source: object | None) -> S | None:
+    """The fields of *kind* from *source*; None from None."""
+    return None if source is None else kind(**{name: getattr(source, name) for name in kind.model_fields})
+
+
+def _list_waiting_approvals(dataset: str) -> tuple[WaitingApproval, ...]:
+    return tuple(
+        WaitingApproval(
+            digest=request.digest, author=request.author, reason=request.why, expires_at=request.expires_at
+        )
+        for request in list_requests(dataset)
+        if request.state == "waiting"
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from homes import at_home, small_root
 from reports import AS_OF, gate_decision, retrain_decision
-from small_release import small_rows
+from small_release import build_small_release, small_rows
 
 from deployments.console.pages.run import render_run
 from deployments.ops.doctor import _report_datasets
@@ -15,9 +15,12 @@ from tasks.core.errors import OtherDatasetError
 from tasks.core.reports.ingest import IngestLedger, RowCounts
 from tasks.core.reports.promote import GateDecision
 from tasks.core.reports.retrain import RetrainDecision
+from tasks.core.rollout import RolloutParams
+from tasks.edges.approvals import request_approval
 from tasks.edges.artifacts import write_report
 from tasks.edges.current import find_dataset_of_file, find_report
-from tasks.edges.registry import get_rows_path
+from tasks.edges.registry import apply_promotion, get_rows_path
+from tasks.edges.rollouts import apply_rollout_command, start_rollout
 from tasks.monitor.__main__ import main as monitor
 from tasks.promote.__main__ import main as promote
 
@@ -77,6 +80,21 @@ def test_status_shows_what_is_of_the_current_dataset_alone(left):
     assert found.as_of is None
     assert found.decisions.promote is None
     assert found.decisions.retrain.due is False
+
+
+def test_status_shows_the_champion_a_rollout_and_what_waits_for_a_person(left, tmp_path):
+    build_small_release(tmp_path / "champion", gate_steps=100)
+    champion = apply_promotion("small", tmp_path / "champion", gate_decision())
+    release = build_small_release(tmp_path / "challenger", gate_steps=120)
+    params = RolloutParams(steps_frac=(0.25, 1.0))
+    start_rollout("small", tmp_path / "challenger", gate_decision(), params)
+    request_approval("small", "f" * 64, {"manifest.json": "0"}, "ann", "it is better", 3600)
+    found = read_checkout_status(left)
+    assert found.champion.version == champion.version
+    assert (found.rollout.challenger, found.rollout.weight) == (release.digest, 0.25)
+    assert [(waiting.author, waiting.reason) for waiting in found.approvals] == [("ann", "it is better")]
+    apply_rollout_command("small", "abort", "bob", "")
+    assert read_checkout_status(left).rollout is None
 
 
 def test_the_page_and_doctor_say_that_the_files_are_another_datasets(left):
