@@ -118,13 +118,15 @@ def test_a_left_over_folder_of_a_dropped_model_changes_nothing(built):
 
 
 def test_a_release_is_restored_with_its_data_and_features_or_refused_with_the_reason(built):
-    digest, files = _digest(built), ("data/clean/rows.parquet", "data/features/table.parquet", "params.yaml")
+    digest, files = _digest(built), ("data/clean/rows.parquet", "data/features/table.parquet")
     done = json.loads(built.tidemill("restore", "1.0.0", "--json").stdout)
     folder = built.home / "worktrees" / "index_volatility-1.0.0"
     assert (done["folder"], done["version"], done["has_other_code"]) == (str(folder), "1.0.0", False)
     assert done["n_files"] > 10
     for name in files:
         assert (folder / name).read_bytes() == (built.root / name).read_bytes(), name
+    restored, ours = (yaml.safe_load((root / "params.yaml").read_text()) for root in (folder, built.root))
+    assert restored == ours
     assert json.loads((folder / "models/release/manifest.json").read_text())["digest"] == digest
     assert "is there already" in built.tidemill("restore", "1.0.0", code=2).stderr
     built.run("git", "worktree", "remove", "--force", str(folder))

@@ -49,8 +49,10 @@ def test_a_stage_runs_once_and_then_only_when_something_changed(checkout):
     assert not run_stage("ingest", checkout).ran
 
 
-@pytest.mark.parametrize("content", ["", '{"write": {"a": {"pi', "[]"])
-@pytest.mark.parametrize("name", [".dvc/tmp/rwlock", "dvc.lock"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [(".dvc/tmp/rwlock", ""), (".dvc/tmp/rwlock", "[]"), ("dvc.lock", "schema: '2.0'\nst")],
+)
 def test_what_a_kill_left_of_the_files_that_dvc_writes_in_place_stops_no_run(checkout, name, content):
     run_stage("ingest", checkout)
     (checkout / "raw").unlink()

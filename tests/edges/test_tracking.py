@@ -257,7 +257,10 @@ def test_series_of_any_name_reach_a_server_and_hold_up_no_other_dataset(tmp_path
         assert (champion.tags["tidemill.digest"], champion.source) == ("aa", "tidemill:/releases/aa")
 
 
-def test_a_registered_champion_is_loaded_over_http_and_forecasts_the_release_numbers(tmp_path, server):
+def test_a_registered_champion_is_loaded_over_http_and_forecasts_the_release_numbers(
+    tmp_path, server, monkeypatch
+):
+    monkeypatch.setattr(sys, "path", [*sys.path])  # MLflow puts the model's code first
     from mlflow import set_registry_uri, set_tracking_uri
     from mlflow.tracking import MlflowClient
 

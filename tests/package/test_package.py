@@ -158,6 +158,7 @@ def test_the_bento_holds_nothing_of_the_chain(root):
         "explain",
         "features",
         "release",
+        "rollout",  # the challenger, which the service loads
         "validate",  # the contract, by which the service judges observations
     }
     asked = f"import sys, deployments.forecaster.service; print([m for m in {CHAIN!r} if m in sys.modules])"
