@@ -6,6 +6,7 @@ The ledger is compared after each (tests/support/ledger.py).
 import os
 import signal
 
+import polars as pl
 import psutil
 import pytest
 from confluent_kafka import TopicPartition
@@ -66,6 +67,27 @@ def test_a_topic_made_again_under_a_running_landing_is_landed_whole_by_the_next(
         sorted(mark for source, mark in live(tmp_path / "table")[1].items() if source.startswith("kafka:"))
         == [100] * 4 + [500] * 4
     )
+
+
+def test_what_an_earlier_assignment_still_delivers_is_left_out(address, topic, tmp_path):
+    """A broker's late answer to the first assignment moves the client back to where that began."""
+    produce(address, topic, tmp_path / "ledger", 60)
+    feed, offsets = KafkaFeed(address, topic, f"late-{topic}"), {}
+    feed.open(lambda: offsets)
+
+    def read_all():
+        frames = []
+        until(lambda: frames.append(feed.poll(100, 0.2).records) or feed.is_caught_up(), 30)
+        return pl.concat(frames)
+
+    ends = dict(read_all().group_by("_source").agg(pl.col("_offset").max() + 1).iter_rows())
+    offsets |= {source: end // 2 for source, end in ends.items()}
+    feed.rewind()
+    feed._consumer.assign([TopicPartition(topic, p, 0) for p in feed._source_of])
+    again = read_all()
+    feed.close()
+    found = {source: of["_offset"].sort().to_list() for (source,), of in again.group_by("_source")}
+    assert found == {source: list(range(offsets[source], end)) for source, end in ends.items()}
 
 
 def test_what_retention_removed_stops_the_landing_until_it_is_skipped_and_noted(address, topic, tmp_path):

@@ -118,6 +118,7 @@ class KafkaFeed:
         self._consumer = Consumer(self._settings)
         self._read_offsets: Callable[[], Offsets] = dict
         self._source_of: dict[int, str] = {}  # of the partitions that are assigned to us
+        self._starts: dict[int, int] = {}  # of the same partitions, where reading began
         self._ends: dict[str, int] = {}
         self._wanted_ends: dict[str, int] = {}  # where reading has all that was there at `open`
         self._revoked: set[str] = set()
@@ -165,7 +166,9 @@ class KafkaFeed:
         records = []
         for message in messages:
             if (fault := message.error()) is None:
-                records.append(message)
+                # The client may still read from where an earlier assignment began
+                if message.offset() >= self._starts.get(message.partition(), 0):
+                    records.append(message)
             elif fault.code() == ClientError.PARTITION_EOF:
                 if (source := self._source_of.get(message.partition())) is not None:
                     ends[source] = message.offset()
@@ -258,6 +261,7 @@ class KafkaFeed:
     def _assign_partitions(self, partitions: list[int]) -> None:
         offsets = self._read_offsets()
         self._source_of = {p: self.topic.build_source_name(p) for p in partitions}
+        self._starts = {p: offsets.get(source, 0) for p, source in self._source_of.items()}
         self._ends = {source: offsets[source] for source in self._source_of.values() if source in offsets}
         self._consumer.assign(
             [
