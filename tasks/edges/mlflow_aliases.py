@@ -13,7 +13,7 @@ from tasks.edges.tracking import list_pending_entries
 def find_moved_alias(dataset: str) -> str | None:
     """A sentence when MLflow's alias names another release than the registry, else None.
 
-    None also while nothing answers over HTTP, an entry waits, or there is no champion.
+    None also while no MLflow answers over HTTP, an entry waits, or there is no champion.
     """
     settings, champion = read_settings(), read_champion(dataset)
     if champion is None or list_pending_entries():
@@ -24,8 +24,11 @@ def find_moved_alias(dataset: str) -> str | None:
     answer = fetch_url(f"{address.rstrip('/')}/api/2.0/mlflow/registered-models/alias?{query}")
     if answer is None:
         return None
-    version = json.loads(answer)["model_version"]
-    tags = {tag["key"]: tag["value"] for tag in version.get("tags", ())}
+    try:
+        version = json.loads(answer)["model_version"]
+        tags = {tag["key"]: tag["value"] for tag in version.get("tags", ())}
+    except (ValueError, LookupError, TypeError):  # another program has the port
+        return None
     if tags.get("tidemill.digest") == champion.digest:
         return None
     return (

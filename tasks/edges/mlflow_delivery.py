@@ -314,15 +314,18 @@ def _log_release(client: Any, entry: Mapping[str, Any], key: str) -> tuple[str, 
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    from tasks.edges.mlflow_model import write_mlflow_model  # with numpy, which a stage may not need
+    # With numpy, which a stage may not need
+    from tasks.core.reports.package import CARD_NAME
+    from tasks.edges.mlflow_model import write_mlflow_model
+    from tasks.edges.release_files import MANIFEST, read_release_identity
 
     folder, dataset = Path(entry["source"]), entry["dataset"]
-    if not (folder / "manifest.json").exists():
+    if not (folder / MANIFEST).exists():
         return f"tidemill:/releases/{entry['digest']}", None
     ended_ms = int(key.split("-", maxsplit=1)[0]) // 1_000_000
     title = {"name": f"release {entry['tags']['tidemill.version']}"}
     run_id, _ = _find_or_start_run(client, _get_experiment(client, dataset), title, key, ended_ms)
-    data_version = json.loads((folder / "manifest.json").read_text())["data_version"]
+    data_version = read_release_identity(folder).data_version
     data = Dataset(dataset, data_version[:36], "tidemill", json.dumps({"data_version": data_version}))
     client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
     for name, value in entry["tags"].items():
@@ -330,8 +333,8 @@ def _log_release(client: Any, entry: Mapping[str, Any], key: str) -> tuple[str, 
     with tempfile.TemporaryDirectory(dir=get_outbox_folder().parent) as work:
         write_mlflow_model(folder, Path(work) / "model", run_id)
         client.log_artifacts(run_id, str(Path(work) / "model"), "model")
-    if (folder / "model_card.md").exists():
-        client.log_artifact(run_id, str(folder / "model_card.md"))
+    if (folder / CARD_NAME).exists():
+        client.log_artifact(run_id, str(folder / CARD_NAME))
     client.set_terminated(run_id, end_time=ended_ms)
     return f"{client.get_run(run_id).info.artifact_uri}/model", run_id
 

@@ -4,7 +4,6 @@
 hand, since MLflow would call the model to find it.
 """
 
-import json
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.kinds import get_forecast_schema
 from tasks.edges.artifacts import write_text
+from tasks.edges.release_files import MANIFEST, read_release_identity
 from tasks.edges.settings import ROOT
 
 LOADER = "tasks.release.pyfunc"
@@ -29,13 +29,14 @@ def write_mlflow_model(source: Path, folder: Path, run_id: str) -> None:
     """Write the model of the sealed release in *source* into the new *folder*.
 
     run_id: of the run that it is logged in.
+    Raises ReleaseError when *source* has no manifest.
     """
     with warnings.catch_warnings():  # of its own type hints
         warnings.simplefilter("ignore")
         from mlflow.models import Model
         from mlflow.pyfunc import add_to_model
 
-    for name in ("manifest.json", *json.loads((source / "manifest.json").read_text())["files"]):
+    for name in (MANIFEST, *read_release_identity(source).files):
         _copy(source / name, folder / "release" / name)
     for name in _CODE:
         _copy(ROOT / "tasks" / name, folder / "code/tasks" / name)

@@ -30,6 +30,7 @@ class ReleaseIdentity(BaseModel):
     dataset: str
     model: str
     seen_until: datetime
+    data_version: str = ""  # sha256 of the rows
     traits: ReleaseTraits | None = None
     files: dict[str, str] = {}  # sha256 by path
 

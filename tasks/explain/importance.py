@@ -49,6 +49,11 @@ def select_outcomes(release: Release, table: pl.DataFrame, picked: pl.DataFrame)
     return z - release.schema.get_centres(picked["series_id"].to_list())[:, None]
 
 
+def select_spread(x: np.ndarray, n: int) -> np.ndarray:
+    """At most *n* rows of x (m, F), evenly spaced: its rows are in order of series and time."""
+    return x[np.linspace(0, len(x) - 1, min(n, len(x))).astype(int)]
+
+
 def measure_importance(
     release: Release,
     f: Function,
@@ -69,12 +74,13 @@ def measure_importance(
     free = [int(j) for j in columns if j not in tied]
     size = np.abs(parts).mean(axis=(0, 2)) if len(parts) else np.zeros(len(names))
     by_step = np.abs(parts).mean(axis=0) if len(parts) else np.zeros(parts.shape[1:])
-    by_member = _compute_member_parts(release, x[:MAX_MEMBER_ROWS], background, columns, max_evaluations // 4)
+    spread = select_spread(x, MAX_MEMBER_ROWS)
+    by_member = _compute_member_parts(release, spread, background, columns, max_evaluations // 4)
     truth = select_outcomes(release, table, picked)
     permutation = (
         compute_permutation_importance(f, x, truth, free, rng, tied) if np.isfinite(truth).any() else None
     )
-    local = [compute_lime(f, row, background, free, rng, tied) for row in x[:MAX_LIME_ROWS]]
+    local = [compute_lime(f, row, background, free, rng, tied) for row in select_spread(x, MAX_LIME_ROWS)]
     lime = np.abs(local).mean(axis=(0, 2)) if local else None
     features = [
         FeatureImportance(

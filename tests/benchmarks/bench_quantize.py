@@ -1,4 +1,4 @@
-"""The default models as one graph beside their own graphs, and a wide net in each form.
+"""The default models as one graph and as their own graphs, and a wide net in each form.
 
 On the default data, one thread; nothing is asserted. About a minute on 2 cores.
 """

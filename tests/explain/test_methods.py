@@ -8,7 +8,7 @@ import pytest
 from support.small_release import build_small_body, small_rows
 
 from tasks.explain.background import build_table, run_members
-from tasks.explain.importance import select_outcomes
+from tasks.explain.importance import select_outcomes, select_spread
 from tasks.explain.methods import (
     compute_curves,
     compute_lime,
@@ -95,6 +95,13 @@ def test_outcomes_are_the_rows_that_came_after(body):
             later = load.get((series, time + timedelta(days=step + 1)))
             expected = np.nan if later is None else np.log(later) - centre[i]
             assert outcomes[i, step] == pytest.approx(expected, abs=1e-5, nan_ok=True)
+
+
+def test_few_rows_are_spread_over_all_series_and_times():
+    x = np.arange(60)[:, None]
+    assert select_spread(x, 4).ravel().tolist() == [0, 19, 39, 59]
+    assert select_spread(x, 100).shape == x.shape
+    assert select_spread(x[:0], 4).shape == (0, 1)
 
 
 def test_every_figure_of_a_feature_is_of_the_same_parts(body, found):

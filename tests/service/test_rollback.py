@@ -12,7 +12,7 @@ from deployments.forecaster.champion_changes import ChampionChange
 from tasks.edges.registry import apply_kept_release, get_changelog_path, read_champion, read_journal
 from tasks.edges.release_files import get_release_folder
 
-NOBODY = "http://127.0.0.1:9"  # where neither Prefect nor MLflow answers
+UNREACHABLE = "http://127.0.0.1:9"  # where neither Prefect nor MLflow answers
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def second(running, releases):
 
 def tidemill(home, *arguments, code=0):
     """What the command printed; with stderr, where it fails."""
-    environment = {"PREFECT_API_URL": NOBODY, "TIDEMILL_MLFLOW_URI": NOBODY, "COLUMNS": "300"}
+    environment = {"PREFECT_API_URL": UNREACHABLE, "TIDEMILL_MLFLOW_URI": UNREACHABLE, "COLUMNS": "300"}
     with at(home):
         done = CliRunner().invoke(app, list(arguments), env={**environment, "TIDEMILL_HOME": str(home)})
     assert done.exit_code == code, done.output
