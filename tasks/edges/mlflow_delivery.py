@@ -13,18 +13,21 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tasks.edges.artifacts import write_json, write_text
-from tasks.edges.files import hold_lock, replace_file
+from tasks.edges.files import hold_lock
+from tasks.edges.mlflow_database import make_artifacts_folder, update_database
+from tasks.edges.mlflow_live import list_killed_runs
 from tasks.edges.parent_watch import stop_with_parent
 from tasks.edges.safe_names import build_long_name_tags, encode_name, encode_names
-from tasks.edges.settings import ROOT, apply_mlflow_environment, read_settings
+from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import (
+    ENTRY_TAG,
+    EXPERIMENT_TAGS,
     REASON,
-    get_database_path,
+    get_artifacts_folder,
     get_failure_path,
     get_outbox_folder,
     list_pending_entries,
@@ -32,47 +35,8 @@ from tasks.edges.tracking import (
 
 _BATCH = 900  # MLflow accepts 1,000 metrics, 100 params and 100 tags in one call
 _WAIT_S = 120.0  # a first delivery makes the database: 13 s seen on a busy machine
+_PARENT_TAG = "mlflow.parentRunId"
 _MAX_TRIES = 3  # deliveries in which MLflow answers and an entry still fails, before it is refused
-_KEY = "tidemill.entry"
-# Shown as runs with figures; otherwise MLflow treats it as a chat application
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
-
-
-def _update_database() -> None:
-    """Create or migrate the local database.
-
-    A new one appears by rename when it is whole, since MLflow's migrations are no transaction.
-    """
-    if _is_current():
-        return  # another process was faster
-    _make_artifacts_folder()
-    # 9 s; one process pays it
-    from mlflow.store.db.utils import _upgrade_db, create_sqlalchemy_engine_with_retry
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    if get_database_path().exists():
-        _upgrade_db(create_sqlalchemy_engine_with_retry(f"sqlite:///{get_database_path()}"))
-    else:
-
-        def make(path: Path) -> None:
-            path.unlink(missing_ok=True)
-            SqlAlchemyStore(f"sqlite:///{path}", str(_get_artifacts_folder())).engine.dispose()
-
-        replace_file(get_database_path(), make)
-    write_text(_get_version_path(), version("mlflow") + "\n")
-
-
-def _is_current() -> bool:
-    return (
-        get_database_path().exists()
-        and _get_version_path().exists()
-        and _get_version_path().read_text().strip() == version("mlflow")
-    )
-
-
-def _get_version_path() -> Path:
-    """The file with the version of MLflow that made or migrated the database last."""
-    return get_database_path().with_name("version")
 
 
 def publish_runs() -> int:
@@ -113,10 +77,11 @@ def _publish_entries(folders: Sequence[Path]) -> int:
     are delivered, except later champions of the same dataset: the newest must stay champion.
     """
     if not read_settings().mlflow_uri:
-        _update_database()
+        update_database()
     client, held, n_delivered = _build_client(), set[str](), 0
     failure: Exception | None = None
     client.search_experiments(max_results=1)  # whether it answers at all
+    _end_killed_runs(client)
     for folder in folders:
         if not folder.exists() or (dataset := _find_champion_dataset(folder)) in held:
             continue  # another process was faster, or an earlier champion waits
@@ -136,6 +101,17 @@ def _publish_entries(folders: Sequence[Path]) -> int:
     if failure is not None:
         raise failure
     return n_delivered
+
+
+def _end_killed_runs(client: Any) -> None:
+    """End the runs of trainings that were killed, unless their entry waits."""
+    for marker in list_killed_runs():
+        if not (get_outbox_folder() / marker.stem).exists():
+            experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+            for run in client.search_runs(experiments, filter_string=f"tags.`{ENTRY_TAG}` = '{marker.stem}'"):
+                if run.info.status == "RUNNING":
+                    client.set_terminated(run.info.run_id, "KILLED")
+        marker.unlink(missing_ok=True)
 
 
 class _WaitsError(Exception):
@@ -213,13 +189,13 @@ def _publish_entry(client: Any, folder: Path) -> None:
 def _publish_run(client: Any, entry: Mapping[str, Any], folder: Path) -> None:
     from mlflow.entities import Metric, Param, RunTag
 
-    ended_ms = int(folder.name.split("-")[0]) // 1_000_000
+    ended_ms, started_ms = _get_times_ms(entry, folder.name)
     experiment_id = _get_experiment(client, entry["experiment"])
-    nested = _find_parent_tag(client, experiment_id, entry.get("parent"))
-    run_id, is_open = _find_or_start_run(client, experiment_id, entry, folder.name, ended_ms)
+    nested = _find_parent_tag(client, experiment_id, entry)
+    run_id, is_open = _find_or_start_run(client, experiment_id, entry["name"], folder.name, started_ms)
     if not is_open:
         return
-    names = encode_names({*entry["params"], *entry["tags"], *(name for name, _, _ in entry["metrics"])})
+    names = encode_names({*entry["params"], *entry["tags"], *(name for name, *_ in entry["metrics"])})
     params = [Param(names[k], v) for k, v in entry["params"].items()]
     tags = [
         RunTag(k, v)
@@ -233,37 +209,62 @@ def _publish_run(client: Any, entry: Mapping[str, Any], folder: Path) -> None:
         client.log_batch(
             run_id,
             metrics=[
-                Metric(names[k], v, ended_ms, step) for k, v, step in entry["metrics"][start : start + _BATCH]
+                Metric(names[k], v, *(at_ms or [ended_ms]), step)
+                for k, v, step, *at_ms in entry["metrics"][start : start + _BATCH]
             ],
         )
     if (folder / "artifacts").is_dir():
         client.log_artifacts(run_id, str(folder / "artifacts"))
     client.set_terminated(run_id, end_time=ended_ms)
+    if nested and entry.get("training"):
+        client.set_terminated(nested[_PARENT_TAG], end_time=ended_ms)
 
 
-def _find_parent_tag(client: Any, experiment_id: str, parent: str | None) -> dict[str, str]:
-    """The tag by which MLflow nests a run in that of the entry *parent*, if there is one.
+def _get_times_ms(entry: Mapping[str, Any], key: str) -> tuple[int, int]:
+    """When a run ended and when it started; an entry of an older version has its end in its key."""
+    ended_ns = entry.get("ended_ns") or int(key.split("-", maxsplit=1)[0])
+    return ended_ns // 1_000_000, (entry.get("started_ns") or ended_ns) // 1_000_000
 
-    Raises _WaitsError while that entry waits itself.
+
+def _find_parent_tag(client: Any, experiment_id: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    """The tag by which MLflow nests a run, if it is to be: in that of an entry, or of the training.
+
+    The run of a training on some data is made with its first model. Raises _WaitsError while the
+    entry waits itself.
     """
+    parent = entry.get("parent")
+    if not parent and (training := entry.get("training")):
+        waiting = [json.loads((folder / "entry.json").read_text()) for folder in list_pending_entries()]
+        starts = [
+            _get_times_ms(other, "")[1]
+            for other in (*waiting, entry)
+            if (other.get("training"), other.get("experiment")) == (training, entry["experiment"])
+        ]
+        run_id, is_open = _find_or_start_run(
+            client, experiment_id, f"training {training[:12]}", f"training-{training}", min(starts)
+        )
+        if is_open:
+            for name in ("tidemill.data", "tidemill.commit", "tidemill.dataset"):
+                client.set_tag(run_id, name, entry["tags"].get(name, ""))
+        return {_PARENT_TAG: run_id}
     for run in (
-        client.search_runs([experiment_id], filter_string=f"tags.`{_KEY}` = '{parent}'") if parent else ()
+        client.search_runs([experiment_id], filter_string=f"tags.`{ENTRY_TAG}` = '{parent}'")
+        if parent
+        else ()
     ):
-        return {"mlflow.parentRunId": run.info.run_id}
+        return {_PARENT_TAG: run.info.run_id}
     if parent and (get_outbox_folder() / parent).exists():
         raise _WaitsError(f"the run {parent}, in which this one is nested, is not delivered yet")
     return {}
 
 
 def _find_or_start_run(
-    client: Any, experiment_id: str, entry: Mapping[str, Any], key: str, ended_ms: int
+    client: Any, experiment_id: str, name: str, key: str, started_ms: int
 ) -> tuple[str, bool]:
-    """(the run of an entry, whether it is still open), started now or by a killed delivery."""
-    for run in client.search_runs([experiment_id], filter_string=f"tags.`{_KEY}` = '{key}'"):
+    """(the run with *key*, whether it is open), made now, by a killed delivery or while live."""
+    for run in client.search_runs([experiment_id], filter_string=f"tags.`{ENTRY_TAG}` = '{key}'"):
         return run.info.run_id, run.info.status == "RUNNING"
-    run = client.create_run(
-        experiment_id, start_time=ended_ms, tags={_KEY: key}, run_name=entry["name"][:250]
-    )
+    run = client.create_run(experiment_id, start_time=started_ms, tags={ENTRY_TAG: key}, run_name=name[:250])
     return run.info.run_id, True
 
 
@@ -276,9 +277,9 @@ def _get_experiment(client: Any, dataset: str) -> str:
         client.create_experiment(
             name,
             artifact_location=(
-                None if read_settings().mlflow_uri else f"{_get_artifacts_folder().as_uri()}/{name}"
+                None if read_settings().mlflow_uri else f"{get_artifacts_folder().as_uri()}/{name}"
             ),
-            tags=_KIND,
+            tags=EXPERIMENT_TAGS,
         )
     )
 
@@ -322,8 +323,8 @@ def _log_release(client: Any, entry: Mapping[str, Any], key: str) -> tuple[str, 
     folder, dataset = Path(entry["source"]), entry["dataset"]
     if not (folder / MANIFEST).exists():
         return f"tidemill:/releases/{entry['digest']}", None
-    ended_ms = int(key.split("-", maxsplit=1)[0]) // 1_000_000
-    title = {"name": f"release {entry['tags']['tidemill.version']}"}
+    ended_ms, _ = _get_times_ms(entry, key)
+    title = f"release {entry['tags']['tidemill.version']}"
     run_id, _ = _find_or_start_run(client, _get_experiment(client, dataset), title, key, ended_ms)
     data_version = read_release_identity(folder).data_version
     data = Dataset(dataset, data_version[:36], "tidemill", json.dumps({"data_version": data_version}))
@@ -340,15 +341,10 @@ def _log_release(client: Any, entry: Mapping[str, Any], key: str) -> tuple[str, 
 
 
 def _build_client() -> Any:
-    _make_artifacts_folder()
+    make_artifacts_folder()
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=read_settings().tracking_uri, registry_uri=read_settings().tracking_uri)
-
-
-def _make_artifacts_folder() -> None:
-    apply_mlflow_environment(_get_artifacts_folder())
-    _get_artifacts_folder().mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -356,10 +352,6 @@ def _wait_for_delivery_lock() -> Iterator[None]:
     """One process at a time migrates the database and delivers."""
     with hold_lock(read_settings().home / "mlflow" / "lock"):
         yield
-
-
-def _get_artifacts_folder() -> Path:
-    return read_settings().home.absolute() / "mlflow" / "artifacts"
 
 
 def main() -> None:

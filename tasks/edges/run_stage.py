@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 from tasks.core.errors import StageError
 from tasks.edges.dvc_files import delete_broken_dvc_files
+from tasks.edges.event_log import Field, append_event
 from tasks.edges.files import hold_lock
-from tasks.edges.params import STAGES, read_models
+from tasks.edges.params import STAGES, read_dataset, read_models
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 
 LOCK_WAIT_S = 900.0  # a whole run on two cores takes a few minutes; longer means that it hangs
@@ -72,7 +73,9 @@ def run_stage(
 
         def run_target(target: str) -> tuple[bool, str]:
             target_started = time.monotonic()
-            ran, log = _run_dvc(target, root, on_line, limit_s, n_workers)
+            with _report_stage(root, stage, target) as outcome:
+                ran, log = _run_dvc(target, root, on_line, limit_s, n_workers)
+                outcome["ran"] = ran
             if on_model is not None and stage == "train":
                 on_model(TargetResult(target.partition("@")[2], ran, time.monotonic() - target_started))
             return ran, log
@@ -81,6 +84,23 @@ def run_stage(
             results = list(pool.map(run_target, targets))
     ran = any(ran for ran, _ in results)
     return StageResult(stage, ran, time.monotonic() - started, "\n".join(log for _, log in results))
+
+
+@contextmanager
+def _report_stage(root: Path, stage: str, target: str) -> Iterator[dict[str, Field]]:
+    """Say in the event log that a stage, or a model of `train`, has started and how it ended."""
+    dataset, started = read_dataset(root), time.monotonic()
+    model = target.partition("@")[2]
+    outcome: dict[str, Field] = {"model": model or None}
+    append_event("stage.started", dataset, stage, outcome)
+    try:
+        yield outcome
+    except BaseException as error:
+        outcome["error"] = f"{type(error).__name__}: {error}"[:1000]
+        raise
+    finally:
+        outcome["seconds"] = round(time.monotonic() - started, 3)
+        append_event("stage.failed" if "error" in outcome else "stage.ended", dataset, stage, outcome)
 
 
 def delete_unused_cache(root: Path = ROOT) -> bool:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.edges.artifacts import write_folder, write_json
 from tasks.edges.safe_names import encode_name
@@ -22,8 +22,36 @@ from tasks.edges.settings import ROOT, read_settings
 
 MAX_POINTS = 200  # of a stepped series; a chart shows no more, and MLflow keeps each as a row
 REASON = "refused.json"
+ENTRY_TAG = "tidemill.entry"  # of a run: its key in the outbox
+# Shown as runs with figures; otherwise MLflow treats it as a chat application
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 Steps = Mapping[str, Sequence[tuple[int, float]]]
+Point = tuple[str, float, int, int]  # name, value, step, time in ms since 1970
+
+
+class TrainedModel(NamedTuple):
+    """The training of one model.
+
+    data_hash: of the feature table; the trainings on one table are one run with a child for each.
+    key, started_ns: of its run while it was live. epochs: all that it reported.
+    """
+
+    dataset: str
+    model: str
+    data_hash: str
+    key: str | None = None
+    started_ns: int | None = None
+    epochs: Sequence[Point] = ()
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Those of its runs."""
+        return {
+            "tidemill.data": self.data_hash,
+            "tidemill.dataset": self.dataset,
+            "tidemill.model": self.model,
+        }
 
 
 def log_run(
@@ -36,6 +64,7 @@ def log_run(
     steps: Steps | None = None,
     parent: str | None = None,
     ended_ns: int | None = None,
+    training: TrainedModel | None = None,
 ) -> str:
     """Leave one finished run in the outbox; its key there.
 
@@ -47,6 +76,7 @@ def log_run(
     parent: key of the run that it is nested in.
     ended_ns: when it ended (None: now); with it the same run_name is the same run, however often it
     is left.
+    training: of which it is the run, or a part; it is nested in the run of all models on that data.
     It never fails the stage: a full disk is reported on stderr.
     """
     if not {"tidemill.digest", "tidemill.data"} & set(tags):
@@ -59,19 +89,21 @@ def log_run(
         "experiment": experiment,
         "name": run_name,
         "params": {k: str(v)[:6000] for k, v in _iterate_params(params)},
-        "metrics": (
-            [[k, float(v), 0] for k, v in metrics.items() if _is_finite(v)]
-            + list(_iterate_thinned(steps or {}))
-        ),
+        "metrics": [
+            *([k, float(v), 0] for k, v in metrics.items() if _is_finite(v)),
+            *_iterate_thinned(steps or {}),
+            *_iterate_thinned_epochs(() if training is None else training.epochs),
+        ],
         "tags": {"tidemill.commit": fetch_commit_id(), **{k: str(v)[:5000] for k, v in tags.items()}},
         "parent": parent,
+        "training": None if training is None else training.data_hash,
+        "started_ns": None if training is None else training.started_ns,
     }
-    return _write_entry(entry, run_name, artifacts, ended_ns)
+    key = None if training is None or ended_ns is not None else training.key
+    return _write_entry(entry, run_name, artifacts, ended_ns, key)
 
 
-def log_training(
-    dataset: str, model: str, params: Mapping[str, Any], metrics: Mapping[str, Any], data_hash: str
-) -> None:
+def log_training(trained: TrainedModel, params: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
     """Leave the run of one model in the outbox.
 
     metrics: as `tasks.train` scores them. Overall and by series they are figures, by year or cutoff
@@ -79,12 +111,13 @@ def log_training(
     """
     figures = {f"{part}.{k}": v for part, k, v in _iterate_figures(metrics)}
     log_run(
-        dataset,
-        model,
+        trained.dataset,
+        trained.model,
         params,
         figures,
-        {"tidemill.data": data_hash, "tidemill.dataset": dataset, "tidemill.model": model},
+        trained.tags,
         steps=_build_metric_series(metrics),
+        training=trained,
     )
 
 
@@ -159,11 +192,26 @@ def fetch_commit_id(root: Path = ROOT) -> str:
     return done.stdout.strip() or "unknown"
 
 
+def build_entry_key(name: str, time_ns: int) -> str:
+    """The key of an entry of this process, by which MLflow finds its run."""
+    return f"{time_ns:020d}-{os.getpid()}-{_shorten(name)}"
+
+
+def _shorten(name: str) -> str:
+    return encode_name(name)[:150]  # of a folder, and in a filter of MLflow's
+
+
 def _write_entry(
-    entry: Mapping[str, Any], name: str, artifacts: Sequence[Path], ended_ns: int | None = None
+    entry: Mapping[str, Any],
+    name: str,
+    artifacts: Sequence[Path],
+    ended_ns: int | None = None,
+    key: str | None = None,
 ) -> str:
-    name = encode_name(name)[:150]  # of a folder, and in a filter of MLflow's
-    key = f"{time.time_ns():020d}-{os.getpid()}-{name}" if ended_ns is None else f"{ended_ns:020d}-{name}"
+    now_ns = time.time_ns()
+    if key is None:
+        key = build_entry_key(name, now_ns) if ended_ns is None else f"{ended_ns:020d}-{_shorten(name)}"
+    entry = {**entry, "ended_ns": now_ns if ended_ns is None else ended_ns}
     try:
         with write_folder(get_outbox_folder() / key) as folder:
             write_json(folder / "entry.json", entry)
@@ -174,6 +222,11 @@ def _write_entry(
     except OSError as error:
         print(f"The run {name!r} was not kept for MLflow: {error}.", file=sys.stderr)
     return key
+
+
+def get_artifacts_folder() -> Path:
+    """Where MLflow keeps the files of runs, unless it is elsewhere."""
+    return read_settings().home.absolute() / "mlflow" / "artifacts"
 
 
 def get_failure_path() -> Path:
@@ -221,6 +274,14 @@ def _iterate_thinned(steps: Steps) -> Iterator[list[Any]]:
         finite = [point for point in points if _is_finite(point[1])]
         every = max(1, -(-len(finite) // MAX_POINTS))
         yield from ([name, float(value), int(step)] for step, value in finite[::every])
+
+
+def _iterate_thinned_epochs(epochs: Sequence[Point]) -> Iterator[list[Any]]:
+    by_name: dict[str, list[Point]] = {}
+    for point in epochs:
+        by_name.setdefault(point[0], []).append(point)
+    for points in by_name.values():
+        yield from (list(point) for point in points[:: max(1, -(-len(points) // MAX_POINTS))])
 
 
 def _is_finite(value: Any) -> bool:

@@ -20,6 +20,7 @@ import numpy as np
 from tasks.core.errors import FoldError, ForecasterError
 from tasks.core.folds import WalkForward
 from tasks.core.panel import Panel
+from tasks.edges.event_log import EventLabel, append_event, label_events
 from tasks.edges.fit_cache import compute_code_digest, delete_old_fits, read_cached_fit, write_cached_fit
 from tasks.edges.settings import read_settings
 from tasks.edges.workers.fanout import MapOptions, run_jobs
@@ -40,6 +41,7 @@ class FitContext(NamedTuple):
     searched: (origin, parameters) of each search, ascending; they replace *model_params* for fits
       as of that origin and later.
     select: how columns are chosen in each window.
+    label: of the events that the fits report; it changes no fit.
     """
 
     panel: Panel
@@ -50,6 +52,7 @@ class FitContext(NamedTuple):
     code: str
     searched: tuple[tuple[int, dict[str, Any]], ...] = ()
     select: SelectParams | None = None
+    label: EventLabel | None = None
 
     def build(self, model_params: dict[str, Any] | None = None) -> Forecaster:
         """The forecaster, unfitted.
@@ -109,8 +112,14 @@ class ProgressReporter:
     The rest is estimated as long per row as those that were made.
     """
 
-    def __init__(self, report: Callable[[str], None], rows: Sequence[int], workers: int) -> None:
-        self.report, self.rows, self.workers = report, rows, workers
+    def __init__(
+        self,
+        report: Callable[[str], None],
+        rows: Sequence[int],
+        workers: int,
+        label: EventLabel | None = None,
+    ) -> None:
+        self.report, self.rows, self.workers, self.label = report, rows, workers, label
         self.started = self.reported = time.monotonic()
         self.n_made = self.rows_made = 0
 
@@ -119,6 +128,14 @@ class ProgressReporter:
         self.n_made, self.rows_made = self.n_made + 1, self.rows_made + rows
         now, n = time.monotonic(), len(self.rows)
         left = (now - self.started) / max(self.rows_made, 1) * (sum(self.rows) - self.rows_made)
+        if self.label is not None:
+            fields = {
+                "made": self.n_made,
+                "of": n,
+                "seconds": now - self.started,
+                "left_s": left / self.workers,
+            }
+            append_event("training.fit", self.label.dataset, self.label.subject, fields)
         if self.n_made == 1 and n > 1:
             self.report(
                 f"the first fit took {now - self.started:.2g} s, so all {n} take about"
@@ -160,7 +177,7 @@ def run_independent_fits(
             f"{len(origins) - len(todo)} of {len(origins)} fits were made before and are taken as they are"
         )
     workers = read_settings().n_workers
-    reporter = ProgressReporter(report, [rows[i] for i in todo], workers)
+    reporter = ProgressReporter(report, [rows[i] for i in todo], workers, context.label)
     options = MapOptions(workers, releases_gil=getattr(type(context.build()), "releases_gil", False))
 
     def run(part: list[int], go_on: Callable[[], bool]) -> None:
@@ -194,7 +211,7 @@ def run_chained_fits(
     Raises FoldError when *deadline* comes first.
     """
     fits: list[bytes] = []
-    reporter = ProgressReporter(report, rows, 1)
+    reporter = ProgressReporter(report, rows, 1, context.label)
     n_kept = 0
     for origin, n_rows in zip(origins, rows, strict=True):
         if deadline is not None and time.monotonic() >= deadline:
@@ -231,7 +248,8 @@ def make_fit(context: FitContext, job: FitJob) -> bytes:
             " and lock there, then run again."
         )
     start = None if job.start is None else decode_fit(job.start, context)
-    return encode_fit(context.learn(job.origin, context.get_params_at(job.origin), start))
+    with label_events(context.label, fold=f"{context.panel.cutoff[job.origin]:%F %R}"):
+        return encode_fit(context.learn(job.origin, context.get_params_at(job.origin), start))
 
 
 def compute_fit_key(context: FitContext, job: FitJob) -> str:

@@ -23,6 +23,7 @@ from tasks.core.reports.train import (
 )
 from tasks.core.score_table import compute_mean_scores
 from tasks.core.seasonal import build_seasonal_from_panel
+from tasks.edges.event_log import get_event_label
 from tasks.edges.fit_cache import compute_code_digest
 from tasks.forecasters import Forecaster
 from tasks.train.fits import FitContext, decode_fit
@@ -95,6 +96,7 @@ def fit_model(
         forecaster_params,
         compute_code_digest(),
         select=training.select,
+        label=get_event_label(),
     )
     searches = _search_params(context, split, training, log, deadline, on_trial)
     context = context._replace(searched=tuple((s.inner.origin, s.model_params) for s in searches))

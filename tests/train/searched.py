@@ -8,6 +8,7 @@ import sys
 from panels import feature_table, render_reports, small_dataset
 
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
+from tasks.edges.tracking import TrainedModel
 from tasks.train.fits import FitContext
 from tasks.train.params import TrainParams
 from tasks.train.search.params import SearchParams
@@ -53,7 +54,9 @@ def train_until_fit(number, workers, stop):
         return learn(self, *arguments, **named)
 
     FitContext.learn = last
-    train_small(search={**FEW, "workers": workers}, tell=build_mlflow_logger("small", "ridge", "d"))
+    train_small(
+        search={**FEW, "workers": workers}, tell=build_mlflow_logger(TrainedModel("small", "ridge", "d"))
+    )
 
 
 def die():

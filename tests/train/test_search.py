@@ -16,7 +16,7 @@ from tasks.core.reports.train import SearchEntry
 from tasks.core.scores import pinball
 from tasks.edges.mlflow_delivery import publish_runs
 from tasks.edges.settings import read_settings
-from tasks.edges.tracking import list_pending_entries
+from tasks.edges.tracking import TrainedModel, list_pending_entries
 from tasks.train.search import trial as trial_module
 from tasks.train.search.params import merge_params
 from tasks.train.search.report import build_mlflow_logger
@@ -216,7 +216,7 @@ def test_pruned_trials_end_early_and_are_never_chosen():
 
 
 def test_every_trial_is_a_run_nested_in_the_search():
-    tell = build_mlflow_logger("small", "ridge", "d" * 64)
+    tell = build_mlflow_logger(TrainedModel("small", "ridge", "d" * 64))
     found = train_small(search={**FEW, "n_trials": 3}, tell=tell).search[0]
     assert len(list_pending_entries()) == 4
     publish_runs()
@@ -225,8 +225,9 @@ def test_every_trial_is_a_run_nested_in_the_search():
 
     client = MlflowClient(tracking_uri=read_settings().tracking_uri)
     runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
-    (parent,) = (r for r in runs if "mlflow.parentRunId" not in r.data.tags)
-    nested = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    (training,) = (r for r in runs if "mlflow.parentRunId" not in r.data.tags)
+    (search,) = (r for r in runs if r.data.tags.get("mlflow.parentRunId") == training.info.run_id)
+    nested = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == search.info.run_id]
     assert sorted(r.data.metrics["error"] for r in nested) == sorted(t["error"] for t in found["trials"])
     assert {float(r.data.params["penalty"]) for r in nested} == {
         t["params"]["penalty"] for t in found["trials"]

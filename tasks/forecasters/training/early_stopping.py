@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
@@ -20,7 +21,9 @@ class EarlyStopping(Callback):  # type: ignore[misc]  # as above
 
     def __init__(self, held: TrainingPairs, patience_epochs: int) -> None:
         self.held, self.patience_epochs = held, patience_epochs
+        self.n_known = int(np.isfinite(held.target).sum())
         self.best_loss, self.n_worse, self.best = math.inf, 0, dict[str, torch.Tensor]()
+        self.loss = math.nan  # of the last epoch, a mean
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -30,6 +33,7 @@ class EarlyStopping(Callback):  # type: ignore[misc]  # as above
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop or go on; each process has all held-out rows, so all decide alike."""
         loss = self._compute_loss(pl_module)
+        self.loss = loss / max(self.n_known, 1)
         if loss < self.best_loss:
             self.best_loss, self.n_worse = loss, 0
             self.best = {name: value.detach().clone() for name, value in pl_module.state_dict().items()}

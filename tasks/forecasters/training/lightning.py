@@ -21,9 +21,11 @@ from lightning.pytorch.strategies import DDPStrategy
 from typing_extensions import override
 
 from tasks.core.errors import ForecasterError
+from tasks.edges.event_log import get_event_label
 from tasks.forecasters.parts.net_layers import TrainableNet, Weights
 from tasks.forecasters.training.checkpoints import open_checkpoints
 from tasks.forecasters.training.early_stopping import EarlyStopping
+from tasks.forecasters.training.epochs import EpochReporter
 from tasks.forecasters.training.learner import Learner, ShuffledBatches, TrainingPairs
 
 for _name in ("lightning.pytorch", "lightning.fabric"):
@@ -47,8 +49,12 @@ def fit_net(
         epochs * math.ceil(math.ceil(len(pairs.target) / params.batch_rows) / params.accumulate_batches),
     )
     callbacks: list[Callback] = [WorkerSetup()]
+    stopping = None
     if params.patience_epochs is not None and held is not None:
-        callbacks.append(EarlyStopping(held, params.patience_epochs))
+        stopping = EarlyStopping(held, params.patience_epochs)
+        callbacks.append(stopping)
+    if get_event_label() is not None:
+        callbacks.append(EpochReporter(epochs, stopping))
     n_threads = torch.get_num_threads()
     with (
         torch.random.fork_rng(devices=[]),

@@ -7,7 +7,8 @@ import numpy as np
 
 from tasks.core.errors import TidemillError
 from tasks.edges.artifacts import write_json
-from tasks.edges.tracking import log_run
+from tasks.edges.event_log import Fields, append_event
+from tasks.edges.tracking import TrainedModel, log_run
 from tasks.train.fits import FitContext, decode_fit
 from tasks.train.plan import FitPlan
 from tasks.train.search.importance import MIN_TRIALS, ParamImportance
@@ -113,20 +114,27 @@ def format_result(result: SearchResult) -> str:
     return f"{trials}; {chosen.params}, inner error {chosen.error:.4g}, before {start_error}"
 
 
-def build_mlflow_logger(dataset: str, model: str, data_hash: str) -> TrialLogger:
-    """Logs each search as a run of *dataset* and each of its trials as a run nested in it.
+def build_mlflow_logger(trained: TrainedModel) -> TrialLogger:
+    """Logs each search of a training as a run, and each of its trials as a run nested in it.
 
     The logger takes the study's key, its start (ns since 1970) and a trial, or None for the search.
     A trial that is logged twice is one run.
     """
     parents: dict[str, str] = {}
-    tags = {"tidemill.data": data_hash, "tidemill.dataset": dataset, "tidemill.model": model}
+    dataset, model = trained.dataset, trained.model
+    searching = trained._replace(started_ns=None, epochs=())
 
     def log_trial(key: str, start_ns: int, trial: SearchTrial | None) -> None:
-        name, run_tags = f"search-{model}-{key[:8]}", {**tags, "tidemill.search": key}
+        name, run_tags = f"search-{model}-{key[:8]}", {**trained.tags, "tidemill.search": key}
         if trial is None:
-            parents[key] = log_run(dataset, name, {}, {}, run_tags, ended_ns=start_ns)
+            parents[key] = log_run(dataset, name, {}, {}, run_tags, ended_ns=start_ns, training=searching)
         else:
+            figures: Fields = {
+                "number": trial.number,
+                "state": trial.state,
+                "error": trial.values.get("error"),
+            }
+            append_event("training.trial", dataset, model, figures)
             log_run(
                 dataset,
                 f"{name}-{trial.study_number}",
