@@ -20,6 +20,7 @@ from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, read_settings
 
 MANIFEST, SIGNATURE = "manifest.json", "signature.json"
+BUNDLE = "model.sig"  # for other tools; made at the promotion, as the signature
 _OF_PYTHON = "__pycache__"  # which a service that runs in a release writes
 
 
@@ -85,7 +86,7 @@ def write_release_copy(
     def find_nested(folder: str, names: list[str]) -> set[str]:
         is_top = Path(folder) == source
         nested = {name for name in names if is_top and (Path(folder) / name / MANIFEST).exists()}
-        return nested | {_OF_PYTHON} | ({SIGNATURE} if is_top else set())
+        return nested | {_OF_PYTHON} | ({SIGNATURE, BUNDLE} if is_top else set())
 
     with write_folder(target) as fresh:
         shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=find_nested)
@@ -133,7 +134,9 @@ def _is_whole(folder: Path, hashes: Mapping[str, str] | None) -> bool:
         signed = json.loads(path.read_text())["files"] if path.exists() else found
     except (ReleaseError, ValueError, KeyError):
         return False
-    return sealed.items() <= found.items() and found == signed and (hashes is None or found == hashes)
+    without_bundle = {name: digest for name, digest in found.items() if name != BUNDLE}
+    is_expected = hashes is None or without_bundle == hashes
+    return sealed.items() <= found.items() and found == signed and is_expected
 
 
 def delete_old_releases(dataset: str, promoted: Sequence[str], former: str | None) -> None:

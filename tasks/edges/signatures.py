@@ -1,7 +1,8 @@
 """Signatures of promoted releases: ed25519 over the hashes of all of their files.
 
 `signature.json` in the release's folder. The key is a file that its owner alone can read, made at
-the first signature; next to it, with the ending `.pub`, are the public keys that are trusted.
+the first signature; next to it, with the ending `.pub`, are the public keys that are trusted. A
+second signature (`model_signing`) is for the tools of others.
 Source of the algorithm: RFC 8032.
 """
 
@@ -15,12 +16,17 @@ from pydantic import ValidationError
 from tasks.core.errors import ReleaseError, SettingsError
 from tasks.core.strict import Strict
 from tasks.edges.artifacts import write_json, write_text
-from tasks.edges.files import write_private_file
-from tasks.edges.release_files import SIGNATURE, compute_release_hashes, find_changed_file
+from tasks.edges.files import compute_file_hash, write_private_file
+from tasks.edges.model_signing import write_bundle
+from tasks.edges.release_files import BUNDLE, SIGNATURE, compute_release_hashes, find_changed_file
 from tasks.edges.settings import read_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 
 class ReleaseSignature(Strict):
@@ -38,15 +44,40 @@ class ReleaseSignature(Strict):
 def sign_release(folder: Path) -> str:
     """Sign all files of the release in *folder*; the public key, hex.
 
-    Raises SettingsError when the key is no ed25519 key, or others can read it.
+    Raises SettingsError when a key is of another kind, or others can read it.
     """
     key = _read_key()
     public = key.public_key().public_bytes_raw().hex()
     _trust_own_key(public)
+    (folder / BUNDLE).unlink(missing_ok=True)
     files = compute_release_hashes(folder)
+    files[BUNDLE] = _write_bundle(folder, files)
     signed = ReleaseSignature(files=files, public_key=public, signature=key.sign(_encode(files)).hex())
     write_json(folder / SIGNATURE, signed.model_dump())
     return public
+
+
+def get_bundle_key_path() -> Path:
+    """The public key, PEM, by which other tools verify the bundle of a release."""
+    return _get_key_path().with_suffix(".p256.pub")
+
+
+def _write_bundle(folder: Path, files: Mapping[str, str]) -> str:
+    """Write the bundle of *files* into *folder*; its sha256."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    path = _get_key_path().with_suffix(".p256")
+    key = _read_private_key(path, lambda: ec.generate_private_key(ec.SECP256R1()))
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
+        raise SettingsError(f"{path} is no key on P-256. Remove it, and a new one is made.")
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    if not get_bundle_key_path().exists() or get_bundle_key_path().read_bytes() != public:
+        write_text(get_bundle_key_path(), public.decode())
+    write_bundle(folder / BUNDLE, folder.name, files, [BUNDLE, SIGNATURE], key)
+    return compute_file_hash(folder / BUNDLE)
 
 
 def find_signer(folder: Path) -> str | None:
@@ -88,12 +119,25 @@ def _encode(files: Mapping[str, str]) -> bytes:
 
 
 def _read_key() -> "Ed25519PrivateKey":
-    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    path = _get_key_path()
+    key = _read_private_key(_get_key_path(), Ed25519PrivateKey.generate)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SettingsError(
+            f"{_get_key_path()} is no ed25519 key. `openssl genpkey -algorithm ed25519` makes one; or remove"
+            " it, and a new one is made."
+        )
+    return key
+
+
+def _read_private_key(
+    path: Path, generate: "Callable[[], Ed25519PrivateKey | EllipticCurvePrivateKey]"
+) -> "PrivateKeyTypes":
+    """The key in *path*, made by *generate* on first use with rights for its owner alone."""
+    from cryptography.hazmat.primitives import serialization
+
     if not path.exists():
-        made = Ed25519PrivateKey.generate().private_bytes(
+        made = generate().private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
@@ -105,18 +149,12 @@ def _read_key() -> "Ed25519PrivateKey":
             f" {path}`, or set TIDEMILL_SIGNING_KEY to another key."
         )
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        return serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError) as error:
         raise SettingsError(
             f"{path} is no private key as PEM without a password ({error}). Remove it, and a new one is made;"
             " or set TIDEMILL_SIGNING_KEY."
         ) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise SettingsError(
-            f"{path} is no ed25519 key. `openssl genpkey -algorithm ed25519` makes one; or remove it, and a"
-            " new one is made."
-        )
-    return key
 
 
 def _trust_own_key(public: str) -> None:

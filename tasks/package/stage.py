@@ -15,10 +15,11 @@ from tasks.core.reports.quantize import QuantizeDecision, QuantizeLatency
 from tasks.edges.artifacts import ReportT, read_report, write_report, write_text
 from tasks.edges.params import Section
 from tasks.package.assemble import build_release
-from tasks.package.bento import build_bento, compute_sizes
+from tasks.package.bento import REQUIREMENTS, build_bento, compute_sizes
 from tasks.package.card import render_model_card
 from tasks.package.params import PackageParams
 from tasks.package.provenance import build_metrics, list_versions, read_code_state
+from tasks.package.sbom import SBOM_NAME, render_sbom
 from tasks.release import Manifest, load_release
 
 
@@ -51,6 +52,8 @@ def build_package(
     provenance = _build_provenance(checkout, sealed, evaluation, decision)
     write_report(folder / "provenance.json", provenance)
     build_bento(folder, checkout, folder / "bento")
+    lock = (checkout / REQUIREMENTS).read_text()
+    write_text(folder / SBOM_NAME, render_sbom(sealed, lock, provenance.built_at))
     size = compute_sizes(folder / "bento")
     write_report(folder / "provenance.json", provenance.model_copy(update={"bento_bytes": size}))
     explained = (

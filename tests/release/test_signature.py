@@ -3,6 +3,8 @@
 import json
 import shutil
 import stat
+import subprocess
+import sys
 
 import pytest
 from homes import at_home
@@ -11,7 +13,7 @@ from small_release import build_small_release
 
 from tasks.core.errors import ReleaseError, SettingsError
 from tasks.edges.registry import apply_promotion, get_champion_folder, read_champion
-from tasks.edges.release_files import SIGNATURE
+from tasks.edges.release_files import BUNDLE, SIGNATURE
 from tasks.edges.signatures import sign_release
 from tasks.release import check_manifest, load_release
 from tasks.release.kept import apply_rollback
@@ -75,6 +77,18 @@ def test_an_added_file_a_link_and_a_missing_one_are_refused_by_name(folder):
     card.symlink_to(folder.parent / "card")
     with pytest.raises(ReleaseError, match="is a link"):
         check_manifest(folder)
+
+
+def test_the_tool_of_others_verifies_the_bundle_and_refuses_a_changed_file(folder, tmp_path):
+    """Oracle: the command of OpenSSF model signing."""
+    verify = [sys.executable, "-m", "model_signing", "verify", "key", str(folder)]
+    verify += ["--signature", str(folder / BUNDLE), "--public_key", str(tmp_path / "home/signing.p256.pub")]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert "Verification succeeded" in done.stdout, done.stdout + done.stderr
+    path = folder / "model_card.md"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert "Verification failed" in done.stdout + done.stderr
 
 
 def test_what_python_writes_into_a_bento_that_runs_there_changes_nothing(folder):
