@@ -25,6 +25,7 @@ from deployments.cli.keys import add_key_commands
 from deployments.cli.leaks import add_leaks_command
 from deployments.cli.operate import add_operate_commands
 from deployments.cli.output import AsJson, report_json, report_progress
+from deployments.cli.proxy import add_proxy_commands
 from deployments.cli.quarantine import add_quarantine_commands
 from deployments.cli.releases import add_release_commands
 from deployments.cli.replay import add_replay_command
@@ -283,6 +284,7 @@ add_release_commands(app)
 add_approval_commands(app)
 add_replay_command(app)
 add_rollout_commands(app)
+add_proxy_commands(app)
 add_simulate_command(app)
 add_alerts_commands(app)
 add_audit_commands(app)

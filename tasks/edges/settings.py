@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     signing_key: Path | None = None
     # Public keys whose signatures are accepted, one a line in hex; empty: the signing key's own
     trusted_keys: Path | None = None
+    # HAProxy's admin socket, for `tidemill proxy`; empty: proxy.sock in home
+    proxy_socket: Path | None = None
     keep_cache_mb: int = 5000  # beyond it, what no current artifact needs is removed from DVC's cache
     # Newest releases of a dataset that are kept in home; champion, former champion and what is used
     # always are
