@@ -65,7 +65,7 @@ $(STAMP): requirements.lock requirements-uv.txt pyproject.toml
 	@touch $@
 
 lock: $(STAMP)  ## update requirements.lock within the ranges of pyproject.toml (ARGS=--upgrade for the newest)
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra exchanges --universal --python-version 3.11 --generate-hashes --no-header --quiet -o requirements.lock $(ARGS)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra exchanges --extra pdf --universal --python-version 3.11 --generate-hashes --no-header --quiet -o requirements.lock $(ARGS)
 	$(BIN)/uv pip compile deployments/forecaster/requirements.txt -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-header --quiet -o deployments/forecaster/requirements.lock
 
 clean:  ## remove the environment and the files of runs; data, models and DVC's cache stay

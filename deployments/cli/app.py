@@ -244,12 +244,15 @@ def page(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def docs(as_json: AsJson = False) -> None:
+def docs(
+    pdf: Annotated[bool, typer.Option("--pdf", help="Each card as a PDF, too (needs weasyprint).")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Write a portal of the releases, with the card of each kept one, into TIDEMILL_HOME/docs."""
     from deployments.console.pages.releases import write_portal
     from tasks.edges.params import read_dataset
 
-    paths = [str(path) for path in write_portal(read_dataset())]
+    paths = [str(path) for path in write_portal(read_dataset(), with_pdf=pdf)]
     if as_json:
         report_json({"pages": paths})
     else:

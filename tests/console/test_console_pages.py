@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 import yaml
 from homes import at_home, small_root
-from reports import monitor_report
+from reports import ensemble_report, monitor_report
 from small_release import small_about, small_rows
 
 from deployments.console.charts.explain import (
@@ -22,9 +23,11 @@ from deployments.console.charts.explain import (
 from deployments.console.charts.monitor import draw_service_level
 from deployments.console.charts.stages import draw_stage
 from deployments.console.pages.monitor import render_monitor
-from deployments.console.pages.releases import write_portal
+from deployments.console.pages.releases import _render_models, write_portal
 from deployments.console.pages.validation import render_validation
+from deployments.console.pdf import write_pdf
 from deployments.console.report import write_pages
+from tasks.core.errors import SettingsError
 from tasks.core.frames import SERIES
 from tasks.core.reports.explain import ExplainSummary, FeatureImportance, FeatureImportances
 from tasks.core.reports.monitor import LevelPoint, MonitorReport, ServiceLevel
@@ -146,7 +149,8 @@ def test_the_portal_has_every_release_and_the_card_of_each_kept_one(root, home):
         path = folder / PACKAGED_REPORTS / report.PATH
         path.parent.mkdir(parents=True, exist_ok=True)
         write_report(path, report)
-    index, card = write_portal(champion.dataset)
+    index, card, printed = write_portal(champion.dataset, with_pdf=True)
+    assert (printed.name, printed.read_bytes()[:5]) == (card.with_suffix(".pdf").name, b"%PDF-")
     assert index.parent == home / "docs" / champion.dataset
     shown = index.read_text()
     assert f"<a href='{card.name}'>{champion.version}</a>" in shown
@@ -158,6 +162,21 @@ def test_the_portal_has_every_release_and_the_card_of_each_kept_one(root, home):
     (again,) = write_portal(champion.dataset)
     assert f"href='{card.name}'" in again.read_text()
     assert card.exists()
+
+
+def test_a_pdf_without_its_library_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "weasyprint", None)
+    with pytest.raises(SettingsError, match="Install the package weasyprint, and Pango"):
+        write_pdf(tmp_path / "card.html")
+
+
+def test_the_portal_compares_every_model_of_every_release():
+    releases = {"1.0.0": {"ridge": 0.5, "last_value": 0.7}, "1.1.0": {"ridge": 0.4, "lightgbm": 0.3}}
+    page = _render_models([(version, ensemble_report(losses)) for version, losses in releases.items()])
+    assert page.count("<b>") == 2
+    assert "<b>0.5</b>" in page
+    assert "<b>0.3</b>" in page
+    assert re.findall(r"<tr><td>(\w+)</td>", page) == ["ridge", "lightgbm", "last_value"]
 
 
 def test_the_monitors_page_hides_what_is_not_known(root):

@@ -17,6 +17,7 @@ from deployments.console.html import (
     render_section,
     render_table,
 )
+from deployments.console.pdf import write_pdf
 from deployments.console.theme import BLUE, MUTED, ORANGE
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import ExplainSummary, FeatureImportances
@@ -59,10 +60,11 @@ class CardOfRelease(NamedTuple):
         return read_report(path, kind) if path.exists() else None
 
 
-def write_portal(dataset: str) -> list[Path]:
+def write_portal(dataset: str, *, with_pdf: bool = False) -> list[Path]:
     """Write the portal into TIDEMILL_HOME/docs/<dataset>; its paths, the index first.
 
     Pages of releases that are no longer kept stay as they were written.
+    with_pdf: each card as a PDF, too. Raises SettingsError without a library that it needs.
     """
     folder = read_settings().home / "docs" / encode_name(dataset)
     releases = [
@@ -73,7 +75,8 @@ def write_portal(dataset: str) -> list[Path]:
         write_text(folder / release.page, render_card(release))
     written = {release.page for release in releases if (folder / release.page).exists()}
     write_text(folder / "index.html", _render_index(dataset, releases, written))
-    return [folder / "index.html", *(folder / release.page for release in kept)]
+    pages = [folder / release.page for release in kept]
+    return [folder / "index.html", *pages, *(map(write_pdf, pages) if with_pdf else ())]
 
 
 def render_card(release: CardOfRelease) -> str:
@@ -119,8 +122,31 @@ def _render_index(dataset: str, releases: Sequence[CardOfRelease], written: set[
         render_element("p", "Every release that was champion, the newest first.", "lead"),
         render_table(rows),
         *([render_section("Scores and coverage", render_image(_draw_scores(scored)))] if scored else []),
+        *([_render_models([(v, report) for v, report, _ in scored])] if scored else []),
         _render_markdown(render_changelog(dataset, read_journal(dataset))),
     )
+
+
+def _render_models(scored: Sequence[tuple[str, EnsembleReport]]) -> Markup:
+    """What each model would have scored in the walk of each release; what a release is, is bold."""
+    names = dict.fromkeys(name for _, report in reversed(scored) for name in report.scores)
+    best = {
+        version: min((s.primary for s in report.scores.values() if s.primary is not None), default=None)
+        for version, report in scored
+    }
+
+    def render_score(version: str, report: EnsembleReport, name: str) -> object:
+        score = report.scores.get(name)
+        if score is None or score.primary is None:
+            return Markup("")
+        return render_element("b", score.primary) if score.primary == best[version] else score.primary
+
+    rows = [{"model": name, **{v: render_score(v, r, name) for v, r in scored}} for name in names]
+    lead = (
+        f"Mean {scored[-1][1].primary_score} over the walk-forward cutoffs of each release, which are not the"
+        " same from one release to the next; the lowest of a release is bold."
+    )
+    return render_section("Models by release", render_element("p", lead, "lead"), render_table(rows))
 
 
 def _build_row(release: CardOfRelease, written: set[str]) -> dict[str, object]:
