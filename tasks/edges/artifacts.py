@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ from tasks.edges import files
 
 ReportT = TypeVar("ReportT", bound=StageFile)
 
+_ROW_GROUP = 65_536  # rows; fixed, so that equal frames have equal bytes, however they came together
+_SLICE = _ROW_GROUP // 2  # rows in memory
 _UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.[^.]+(\.old)?")
 
 
@@ -70,7 +73,42 @@ def delete_leftovers(*folders: Path) -> None:
 
 def write_frame(path: Path, frame: pl.DataFrame, schema: FrameSchema, *, sync: bool = True) -> None:
     """Conform *frame* to *schema* and write it as parquet, by rename."""
-    files.replace_file(path, lambda part: schema.conform(frame).write_parquet(part), sync=sync)
+    made = schema.conform(frame)
+    files.replace_file(path, lambda part: made.write_parquet(part, row_group_size=_ROW_GROUP), sync=sync)
+
+
+def merge_into_frame(path: Path, rows: pl.DataFrame, schema: FrameSchema) -> None:
+    """Add *rows*, in any order, to the parquet file *path*, by rename, in the memory of some groups.
+
+    The bytes are those of `write_frame` for all of it. The file is sorted by the key of *schema*,
+    no key of *rows* is in it, and they have its columns.
+    """
+    from polars.io.plugins import register_io_source
+
+    new = schema.conform(rows)
+    merged = register_io_source(
+        lambda *_: _merge_slices(path, new, schema.key), schema=new.schema, is_pure=True
+    )
+    files.replace_file(path, lambda part: merged.sink_parquet(part, row_group_size=_ROW_GROUP))
+
+
+def _merge_slices(path: Path, new: pl.DataFrame, key: Sequence[str]) -> Iterator[pl.DataFrame]:
+    keys, begin = new.select(key).rows(), 0
+    for old in read_slices(path):
+        end = bisect_right(keys, old.select(key).row(-1))
+        part = new[begin:end]
+        yield pl.concat([old, part.select(old.columns)]).sort(key) if part.height else old
+        begin = end
+    yield new[begin:]
+
+
+def read_slices(path: Path, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+    """The rows of the parquet file *path*, some at a time. columns: those to read."""
+    rows = pl.scan_parquet(path)
+    n_rows = rows.select(pl.len()).collect().item()
+    wanted = rows if columns is None else rows.select(columns)
+    for start in range(0, n_rows, _SLICE):
+        yield wanted.slice(start, _SLICE).collect()
 
 
 def read_frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
