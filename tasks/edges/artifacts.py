@@ -27,6 +27,7 @@ ReportT = TypeVar("ReportT", bound=StageFile)
 
 _ROW_GROUP = 65_536  # rows; fixed, so that equal frames have equal bytes, however they came together
 _SLICE = _ROW_GROUP // 2  # rows in memory
+_CLOCKS_S = 60.0  # that the kernel's clock and that of the files may differ by
 _UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.[^.]+(\.old)?")
 
 
@@ -57,18 +58,30 @@ def delete_leftovers(*folders: Path) -> None:
 
     That is `.<name>.<process>.<random>` of a process that has ended.
     """
-    import psutil
-
     for folder in folders:
         for pattern in (".*", "*/.*", "*/*/.*"):
             for left in folder.glob(pattern):
                 match = _UNFINISHED.fullmatch(left.name)
-                if match is None or psutil.pid_exists(int(match["process"])):
+                if match is None or _is_written_by(int(match["process"]), left):
                     continue
                 if left.is_file():
                     left.unlink(missing_ok=True)
                 else:
                     shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_written_by(pid: int, left: Path) -> bool:
+    """Whether the process *pid* is at work on *left*: not one that got its number later."""
+    import psutil
+
+    try:
+        process, changed_at = psutil.Process(pid), left.stat().st_mtime
+        is_at_work: bool = process.status() != psutil.STATUS_ZOMBIE
+        return is_at_work and process.create_time() < changed_at + _CLOCKS_S
+    except psutil.AccessDenied:
+        return True
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return False
 
 
 def write_frame(path: Path, frame: pl.DataFrame, schema: FrameSchema, *, sync: bool = True) -> None:
@@ -78,10 +91,10 @@ def write_frame(path: Path, frame: pl.DataFrame, schema: FrameSchema, *, sync: b
 
 
 def merge_into_frame(path: Path, rows: pl.DataFrame, schema: FrameSchema) -> None:
-    """Add *rows*, in any order, to the parquet file *path*, by rename, in the memory of some groups.
+    """Add *rows*, in any order, to the parquet file *path*, by rename.
 
-    The bytes are those of `write_frame` for all of it. The file is sorted by the key of *schema*,
-    no key of *rows* is in it, and they have its columns.
+    It is read in slices, and the bytes are those of `write_frame` for all of it. The file is sorted
+    by the key of *schema*, no key of *rows* is in it, and they have its columns.
     """
     from polars.io.plugins import register_io_source
 

@@ -136,9 +136,10 @@ def _find_clean_rows(published: Path, rows: pl.DataFrame, about: About) -> Clean
         parts.append(old.select(n_rows=pl.len(), **ends, ids=pl.col("series_id").unique().implode()))
     found = pl.concat(parts)
     figures = pl.col("n_rows").sum(), pl.col("first").min(), pl.col("last", "as_of").max()
-    before = CleanRows(*found.select(figures).row(0), found["ids"].explode().unique())
-    is_moved = about.every.endswith(("mo", "q", "y")) and (rows["event_time"] < before.first).any()
-    is_settled = rows.height < before.n_rows and not is_moved
+    n_rows, first, last, as_of = found.select(figures).row(0)
+    before = CleanRows(n_rows, first, last, as_of, found["ids"].explode().unique())
+    is_moved = about.every.endswith(("mo", "q", "y")) and (rows["event_time"] < first).any()
+    is_settled = rows.height < n_rows and not is_moved
     return before if is_settled and not keys.is_duplicated().any() else None
 
 

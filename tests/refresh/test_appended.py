@@ -123,7 +123,9 @@ def test_rows_that_are_merged_into_a_file_give_the_bytes_of_all_of_them(tmp_path
     """Before, between and after the others, however many fill a group of rows."""
     rng = np.random.default_rng(n_old)
     n_new, cells = 3_000, rng.permutation(n_old + 3_000)
-    rows = pl.DataFrame({"series_id": pl.Series(cells % 7).cast(pl.String), "load": rng.normal(size=cells.size)})
+    rows = pl.DataFrame(
+        {"series_id": pl.Series(cells % 7).cast(pl.String), "load": rng.normal(size=cells.size)}
+    )
     times = START + pl.Series(cells * 60_000_000).cast(pl.Duration("us"))
     rows = SERIES.conform(rows.with_columns(event_time=times, known_at=times + timedelta(hours=1)))
     is_new = pl.Series(rng.permutation(rows.height) < n_new)
