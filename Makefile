@@ -24,7 +24,7 @@ kafka-up: $(STAMP)  ## a Kafka broker alone, in the foreground (needs Java 17 an
 	$(BIN)/python -m deployments.ops.kafka_broker
 
 test: $(STAMP)  ## install the dependencies of the tests, then run the tests
-	$(BIN)/pytest tests -m "$(TESTS)" -n 2 --dist loadfile --no-loadscope-reorder --durations=25 $(ARGS)
+	$(BIN)/pytest tests -m "$(TESTS)" --ignore tests/benchmarks -n 2 --dist loadfile --no-loadscope-reorder --durations=25 $(ARGS)
 
 coverage: $(STAMP)  ## the tests again with the lines that none of them runs; a third slower
 	$(MAKE) test ARGS="--cov=tasks --cov=flows --cov=deployments --cov-report=term:skip-covered $(ARGS)"

@@ -1,6 +1,9 @@
 """Bring the newest rows to the service and the monitor, and decide whether to retrain."""
 
-from prefect import flow, get_run_logger, task
+from collections.abc import Callable
+from typing import TypeVar
+
+from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
@@ -13,6 +16,8 @@ from tasks.edges.current import find_report
 from tasks.edges.params import read_dataset
 from tasks.edges.refreshed import RefreshReport
 from tasks.edges.rollouts import find_active_rollout
+
+Result = TypeVar("Result")
 
 
 @flow(
@@ -42,17 +47,21 @@ def refresh(limit_s: float = LIMIT_S) -> list[StageRun]:
     return stages
 
 
-@task(
-    name="rollout",
-    task_run_name="rollout",
-    persist_result=True,
-    result_serializer="json",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=exponential_backoff(backoff_factor=4),
-    # An operator has moved it meanwhile
-    retry_condition_fn=lambda _task, _run, state: "RolloutError" in (state.message or ""),
-)
+def _build_task(name: str, retry_on: str) -> Callable[[Callable[..., Result]], Task[..., Result]]:
+    """A decorator. retry_on: the name of the error after which the task is tried again."""
+    return task(
+        name=name,
+        task_run_name=name,
+        persist_result=True,
+        result_serializer="json",
+        cache_policy=NO_CACHE,
+        retries=2,
+        retry_delay_seconds=exponential_backoff(backoff_factor=4),
+        retry_condition_fn=lambda _task, _run, state: retry_on in (state.message or ""),
+    )
+
+
+@_build_task("rollout", "RolloutError")  # an operator has moved it meanwhile
 def _judge() -> dict[str, object] | None:
     """Returns a RolloutMoved as plain data, since Prefect stores JSON; None when nothing moved."""
     from tasks.rollout.stage import judge_rollout  # with onnxruntime, which most refreshes do not need
@@ -72,16 +81,7 @@ def _judge() -> dict[str, object] | None:
     return moved.model_dump(mode="json")
 
 
-@task(
-    name="refresh",
-    task_run_name="refresh",
-    persist_result=True,
-    result_serializer="json",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=exponential_backoff(backoff_factor=4),
-    retry_condition_fn=lambda _task, _run, state: "OSError" in (state.message or ""),
-)
+@_build_task("refresh", "OSError")
 def _refresh() -> dict[str, object]:
     """Returns a RefreshReport as plain data, since Prefect stores JSON."""
     from tasks.refresh.stage import refresh_rows  # with Delta, which the deployment's pull does not need

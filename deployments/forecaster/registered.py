@@ -8,14 +8,12 @@ from deployments.forecaster import shapes
 from deployments.forecaster.loaded import format_iso
 from deployments.forecaster.problems import ProblemError
 from tasks.core.errors import ReleaseNotKeptError
-from tasks.core.reports.package import Provenance
+from tasks.core.reports.package import CARD_NAME, Provenance
 from tasks.edges.artifacts import read_last_report
 from tasks.edges.champions import ChampionRecord
 from tasks.edges.registry import get_monitored_path, read_champion, read_journal
 from tasks.release.kept import get_kept_release, get_release_record
 from tasks.release.manifest import read_manifest
-
-CARD = "model_card.md"
 
 
 def describe_release(dataset: str, version: str) -> shapes.ReleaseDetails:
@@ -80,4 +78,5 @@ def _describe_record(record: ChampionRecord) -> shapes.ReleaseRecord:
 
 
 def _read_card(folder: Path) -> str | None:
-    return (folder / CARD).read_text() if (folder / CARD).exists() else None
+    path = folder / CARD_NAME
+    return path.read_text() if path.exists() else None

@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,9 @@ from tasks.edges import files
 
 ReportT = TypeVar("ReportT", bound=StageFile)
 
+_ROW_GROUP = 65_536  # rows; fixed, so that equal frames have equal bytes, however they came together
+_SLICE = _ROW_GROUP // 2  # rows in memory
+_CLOCKS_S = 60.0  # that the kernel's clock and that of the files may differ by
 _UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.[^.]+(\.old)?")
 
 
@@ -54,13 +58,11 @@ def delete_leftovers(*folders: Path) -> None:
 
     That is `.<name>.<process>.<random>` of a process that has ended.
     """
-    import psutil
-
     for folder in folders:
         for pattern in (".*", "*/.*", "*/*/.*"):
             for left in folder.glob(pattern):
                 match = _UNFINISHED.fullmatch(left.name)
-                if match is None or psutil.pid_exists(int(match["process"])):
+                if match is None or _is_written_by(int(match["process"]), left):
                     continue
                 if left.is_file():
                     left.unlink(missing_ok=True)
@@ -68,9 +70,58 @@ def delete_leftovers(*folders: Path) -> None:
                     shutil.rmtree(left, ignore_errors=True)
 
 
+def _is_written_by(pid: int, left: Path) -> bool:
+    """Whether the process *pid* is at work on *left*: not one that got its number later."""
+    import psutil
+
+    try:
+        process, changed_at = psutil.Process(pid), left.stat().st_mtime
+        is_at_work: bool = process.status() != psutil.STATUS_ZOMBIE
+        return is_at_work and process.create_time() < changed_at + _CLOCKS_S
+    except psutil.AccessDenied:
+        return True
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return False
+
+
 def write_frame(path: Path, frame: pl.DataFrame, schema: FrameSchema, *, sync: bool = True) -> None:
     """Conform *frame* to *schema* and write it as parquet, by rename."""
-    files.replace_file(path, lambda part: schema.conform(frame).write_parquet(part), sync=sync)
+    made = schema.conform(frame)
+    files.replace_file(path, lambda part: made.write_parquet(part, row_group_size=_ROW_GROUP), sync=sync)
+
+
+def merge_into_frame(path: Path, rows: pl.DataFrame, schema: FrameSchema) -> None:
+    """Add *rows*, in any order, to the parquet file *path*, by rename.
+
+    It is read in slices, and the bytes are those of `write_frame` for all of it. The file is sorted
+    by the key of *schema*, no key of *rows* is in it, and they have its columns.
+    """
+    from polars.io.plugins import register_io_source
+
+    new = schema.conform(rows)
+    merged = register_io_source(
+        lambda *_: _merge_slices(path, new, schema.key), schema=new.schema, is_pure=True
+    )
+    files.replace_file(path, lambda part: merged.sink_parquet(part, row_group_size=_ROW_GROUP))
+
+
+def _merge_slices(path: Path, new: pl.DataFrame, key: Sequence[str]) -> Iterator[pl.DataFrame]:
+    keys, begin = new.select(key).rows(), 0
+    for old in read_slices(path):
+        end = bisect_right(keys, old.select(key).row(-1))
+        part = new[begin:end]
+        yield pl.concat([old, part.select(old.columns)]).sort(key) if part.height else old
+        begin = end
+    yield new[begin:]
+
+
+def read_slices(path: Path, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+    """The rows of the parquet file *path*, some at a time. columns: those to read."""
+    rows = pl.scan_parquet(path)
+    n_rows = rows.select(pl.len()).collect().item()
+    wanted = rows if columns is None else rows.select(columns)
+    for start in range(0, n_rows, _SLICE):
+        yield wanted.slice(start, _SLICE).collect()
 
 
 def read_frame(path: Path, schema: FrameSchema) -> pl.DataFrame:

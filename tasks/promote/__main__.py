@@ -14,10 +14,10 @@ from tasks.edges.artifacts import read_json, read_last_report, write_folder, wri
 from tasks.edges.champions import ChampionRecord, find_taken_back
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
-from tasks.edges.files import compute_file_hash
+from tasks.edges.files import compute_file_hash, hold_lock
 from tasks.edges.mlflow_delivery import publish_alongside
 from tasks.edges.params import read_document
-from tasks.edges.refreshed import is_refreshed_since
+from tasks.edges.refreshed import get_refresh_folder, is_refreshed_since
 from tasks.edges.registry import publish_rows_file, read_champion, read_journal
 from tasks.edges.rollouts import find_active_rollout
 from tasks.edges.settings import ROOT, read_settings
@@ -38,8 +38,9 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
     check_current(ROWS, dataset, root)
     if (release_dataset := read_json(root / "models/release/manifest.json")["dataset"]) != dataset:
         raise OtherDatasetError("models/release", release_dataset, dataset)
-    if not is_refreshed_since(document, root / ROWS):
-        publish_rows_file(dataset, root / ROWS)
+    with hold_lock(get_refresh_folder(dataset) / "lock"):  # not while a refresh merges into them
+        if not is_refreshed_since(document, root / ROWS):
+            publish_rows_file(dataset, root / ROWS)
     key, is_applied_here = _build_key(params, root), _is_applied_here(params)
     champion = read_champion(dataset)
     last = read_last_report(root / GateDecision.PATH, GateDecision)

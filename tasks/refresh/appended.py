@@ -16,7 +16,7 @@ from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import SERIES
 from tasks.core.reports.feed import FeedWindow
-from tasks.edges.artifacts import read_report
+from tasks.edges.artifacts import read_report, read_slices
 from tasks.edges.observations import get_observations_path
 from tasks.edges.refreshed import FileRead, RefreshReport, Stamp
 from tasks.ingest.cells import read_cells
@@ -26,8 +26,10 @@ from tasks.ingest.source_file import list_linked_files
 from tasks.ingest.stage import read_configured_source
 from tasks.ingest.tables import build_file_rows
 from tasks.ingest.wizard.use import WINDOW
+from tasks.validate.stage import CleanRows
 
 _KEY = list(SERIES.key)
+_CHUNK = 1 << 20  # bytes
 _LINE_END, _QUOTE = b"\n", b'"'
 
 
@@ -51,13 +53,15 @@ class Source(NamedTuple):
 class SourceRows(NamedTuple):
     """What ingest reads.
 
-    rows: SERIES.
+    rows: SERIES; all of them, or those that are to be checked when *before* has the others.
     files, window: see `RefreshReport`.
+    before: the published rows, which stay.
     """
 
     rows: pl.DataFrame
     files: dict[str, FileRead]
     window: FeedWindow | None
+    before: CleanRows | None = None
 
 
 def read_all_rows(source: Source, report: Callable[[str], None]) -> SourceRows:
@@ -73,11 +77,15 @@ def read_all_rows(source: Source, report: Callable[[str], None]) -> SourceRows:
 
 
 def read_appended_rows(
-    source: Source, last: RefreshReport, old: pl.DataFrame, report: Callable[[str], None]
+    source: Source,
+    last: RefreshReport,
+    published: Path,
+    broken: pl.DataFrame,
+    report: Callable[[str], None],
 ) -> SourceRows | None:
-    """The rows of the whole source, of which only those are read that came after *last*.
+    """The rows of the source that came after *last*, and those that broke the contract before.
 
-    old: SERIES, what it read: the published rows and those that broke the contract.
+    published: the file with the others. broken: SERIES.
     report: called with a line for each file that has grown.
     None when the whole has to be read, also for new rows with an error: the whole names its row.
     So it is for new observations, which may be vintages of any row.
@@ -91,11 +99,18 @@ def read_appended_rows(
         )
     except SourceError:
         return None
-    if read is None or (rows := _merge(old, list(read.new.values()))) is None:
+    if read is None:
         return None
-    for name, new in read.new.items():
-        report(f"refresh: {name}: {new.height:,} rows at its end")
-    return SourceRows(rows, read.files, read.window)
+    new = list(read.new.values())
+    if any(set(rows.columns) != set(broken.columns) for rows in new):
+        return None
+    rows = pl.concat([broken, *(rows.select(broken.columns) for rows in new)]).sort(_KEY)
+    before = _find_clean_rows(published, rows, source.about)
+    if before is None:
+        return None
+    for name, of_file in read.new.items():
+        report(f"refresh: {name}: {of_file.height:,} rows at its end")
+    return SourceRows(rows, read.files, read.window, before)
 
 
 class _Appended(NamedTuple):
@@ -106,13 +121,26 @@ class _Appended(NamedTuple):
     window: FeedWindow | None
 
 
-def _merge(old: pl.DataFrame, new: list[pl.DataFrame]) -> pl.DataFrame | None:
-    """None when a key comes again: which row counts depends on the order of the files."""
-    if any(set(rows.columns) != set(old.columns) for rows in new):
-        return None
-    merged = pl.concat([old, *(rows.select(old.columns) for rows in new)]).sort(_KEY, maintain_order=True)
-    fresh = pl.concat([old.select(_KEY).clear(), *(rows.select(_KEY) for rows in new)]).unique()
-    return merged if merged.join(fresh, on=_KEY, how="semi").height == fresh.height else None
+def _find_clean_rows(published: Path, rows: pl.DataFrame, about: About) -> CleanRows | None:
+    """What *published* has, read in slices; None when *rows* may change what becomes of it.
+
+    That is when a key comes again, since which row counts depends on the order of the files, and
+    when they could move the steps of the calendar.
+    """
+    keys, time = rows.select(_KEY), pl.col("event_time")
+    parts = []
+    for old in read_slices(published, _KEY):
+        if old.join(keys, on=_KEY, how="semi").height:
+            return None
+        ends = {"first": time.min(), "last": time.max(), "as_of": pl.col("known_at").max()}
+        parts.append(old.select(n_rows=pl.len(), **ends, ids=pl.col("series_id").unique().implode()))
+    found = pl.concat(parts)
+    figures = pl.col("n_rows").sum(), pl.col("first").min(), pl.col("last", "as_of").max()
+    n_rows, first, last, as_of = found.select(figures).row(0)
+    before = CleanRows(n_rows, first, last, as_of, found["ids"].explode().unique())
+    is_moved = about.every.endswith(("mo", "q", "y")) and (rows["event_time"] < first).any()
+    is_settled = rows.height < n_rows and not is_moved
+    return before if is_settled and not keys.is_duplicated().any() else None
 
 
 def _read_feed(source: Source, last: RefreshReport) -> _Appended | None:
@@ -177,24 +205,31 @@ class _End(NamedTuple):
 
 def _read_end(path: Path, params: FilesSource, source: Source, before: FileRead) -> _End | None:
     """None when the file is not what it was with lines added."""
-    raw, n = path.read_bytes(), before.n_bytes
-    digest = hashlib.sha256(memoryview(raw)[:n])
-    if digest.hexdigest() != before.sha256 or len(raw) < n:
+    with path.open("rb") as file:
+        header = file.readline() if params.header else b""
+        file.seek(0)
+        digest, n_quotes, line = hashlib.sha256(), 0, b""
+        for n_left in range(before.n_bytes, 0, -_CHUNK):
+            chunk = file.read(min(n_left, _CHUNK))
+            digest.update(chunk)
+            n_quotes += chunk.count(_QUOTE)
+            # The last line so far, with the end of the one before
+            line = (line + chunk)[(line + chunk).rfind(_LINE_END, 0, -1) + 1 :]
+        new = file.read()
+        n_bytes = file.tell()
+    if digest.hexdigest() != before.sha256:
         return None
-    digest.update(memoryview(raw)[n:])
-    read = FileRead(n_bytes=len(raw), sha256=digest.hexdigest())
-    if len(raw) == n:
+    digest.update(new)
+    read = FileRead(n_bytes=n_bytes, sha256=digest.hexdigest())
+    if not new:
         return _End(read, None)
     # Behind the header and the last line before, whose form the new ones must have
-    header = raw[: raw.find(_LINE_END) + 1] if params.header else b""
-    start = raw.rfind(_LINE_END, 0, n - 1) + 1
-    quotes = header.count(_QUOTE), raw.count(_QUOTE, 0, start), raw.count(_QUOTE, start, n)
-    if not raw.startswith(_LINE_END, n - 1) or start < len(header) or any(count % 2 for count in quotes):
+    quotes = header.count(_QUOTE), n_quotes - line.count(_QUOTE), line.count(_QUOTE)
+    is_header = before.n_bytes - len(line) < len(header)
+    if not line.endswith(_LINE_END) or is_header or any(count % 2 for count in quotes):
         return None
     old, all_rows = (
-        build_file_rows(
-            read_cells(path, params, header + raw[start:stop]), params, source.about, source.build_calendar()
-        )[0]
-        for stop in (n, len(raw))
+        build_file_rows(read_cells(path, params, raw), params, source.about, source.build_calendar())[0]
+        for raw in (header + line, header + line + new)
     )
     return _End(read, all_rows.slice(old.height))

@@ -1,12 +1,13 @@
 """Read the source as it is now, check the contract, publish the rows."""
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
 from tasks.core.frames import QUARANTINE, SERIES, get_newest_known_at
-from tasks.edges.artifacts import read_frame, write_frame, write_json
+from tasks.edges.artifacts import merge_into_frame, read_frame, write_frame, write_json
 from tasks.edges.files import compute_file_hash, hold_lock
 from tasks.edges.params import read_document
 from tasks.edges.refreshed import (
@@ -23,7 +24,7 @@ from tasks.ingest.params import IngestParams
 from tasks.refresh.appended import Source, read_all_rows, read_appended_rows
 from tasks.refresh.source import read_stamp, write_source
 from tasks.validate.params import ValidateParams
-from tasks.validate.stage import build_limit_error, is_over_limit, split_rows
+from tasks.validate.stage import CleanRows, build_limit_error, is_over_limit, split_rows
 
 
 def refresh_rows(root: Path = ROOT, report: Callable[[str], None] = print) -> RefreshReport:
@@ -48,28 +49,30 @@ def refresh_rows(root: Path = ROOT, report: Callable[[str], None] = print) -> Re
         source, read = Source(params, document.about, folder / "source", key.source), None
         if last is not None and last.key.entry == key.entry and _is_left_by(last, quarantine):
             broken = read_frame(quarantine, QUARANTINE).drop("rule", "reason")
-            old = pl.concat([pl.read_parquet(published), *([broken] if broken.height else [])])
-            read = read_appended_rows(source, last, old, report)
+            read = read_appended_rows(source, last, published, broken, report)
         if read is None:
             read = read_all_rows(source, report)
             if read_stamp(params, dataset, root) != key.source:
                 read = read._replace(files={})
         contract = document.parse_stage("validate", ValidateParams)
-        split = split_rows(read.rows, document.about, contract)
+        split = split_rows(read.rows, document.about, contract, read.before)
         # Only the published rows must outlive a power cut; the next refresh makes the rest again
         write_frame(quarantine, split.quarantined, QUARANTINE, sync=False)
         if is_over_limit(split.summary, contract):
             raise build_limit_error(split.summary, split.quarantined, contract, str(quarantine))
         n_before, version_before = _read_published(published)
-        write_frame(published, split.clean, SERIES)
-        version = compute_file_hash(published)
+        if read.before is None:
+            write_frame(published, split.clean, SERIES)
+        else:
+            merge_into_frame(published, split.clean, SERIES)
+        version, (as_of, n_series) = compute_file_hash(published), _compute_figures(split.clean, read.before)
         refresh = RefreshReport(
             dataset=dataset,
             version=version,
-            as_of=get_newest_known_at(split.clean),
-            n_rows=split.clean.height,
-            n_series=split.clean["series_id"].n_unique(),
-            n_new=split.clean.height - n_before,
+            as_of=as_of,
+            n_rows=split.summary.clean,
+            n_series=n_series,
+            n_new=split.summary.clean - n_before,
             is_changed=version != version_before,
             n_quarantined=split.quarantined.height,
             by_rule=split.summary.by_rule,
@@ -93,6 +96,14 @@ def _is_published(refresh: RefreshReport) -> bool:
     """Whether the published rows are still those of *refresh*; a promotion may replace them."""
     path = get_rows_path(refresh.dataset)
     return path.exists() and compute_file_hash(path) == refresh.version
+
+
+def _compute_figures(clean: pl.DataFrame, before: CleanRows | None) -> tuple[datetime, int]:
+    """(newest known_at, number of series) of *clean* and of the rows *before*."""
+    if before is None:
+        return get_newest_known_at(clean), clean["series_id"].n_unique()
+    as_of = max([before.as_of, *clean.select(pl.col("known_at").max().drop_nulls()).to_series()])
+    return as_of, pl.concat([before.series_ids, clean["series_id"]]).n_unique()
 
 
 def _read_published(path: Path) -> tuple[int, str | None]:

@@ -19,11 +19,11 @@ from tasks.core.frames import HISTORY, SERIES, UTC, FrameSchema
 from tasks.core.kinds import get_kind
 from tasks.core.kinds.base import Kind
 from tasks.core.schema import FeatureSchema
+from tasks.edges.release_files import MANIFEST
 from tasks.features import FeatureParams, build_feature_schema
 from tasks.release.combine import Combination, find_combination_fault, list_member_columns
 from tasks.release.manifest import (
     GRAPH,
-    MANIFEST,
     MEMBERS,
     EnsembleSpec,
     Manifest,

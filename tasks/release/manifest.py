@@ -21,12 +21,11 @@ from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
 from tasks.core.versions import ReleaseTraits
 from tasks.edges.files import compute_file_hash
-from tasks.edges.release_files import SIGNATURE
+from tasks.edges.release_files import MANIFEST, SIGNATURE
 from tasks.edges.signatures import check_signature
 from tasks.features import FeatureParams
 from tasks.release.combine import Ranks, Regime, Weights, build_plain_weights
 
-MANIFEST = "manifest.json"
 REQUIRED = ("about.json", "ensemble.json", "features.json", "history.parquet", "rows.parquet", "schema.json")
 # Exchange calendars only; promote asks for the leak gate's verdict, a served release has passed it
 OPTIONAL = ("sessions.parquet", "leaks.json")

@@ -1,6 +1,7 @@
 """The first checks, in polars: what a suite of expectations would let pass."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import polars as pl
 
@@ -12,14 +13,14 @@ from tasks.validate.failure import RuleFailure, build_reason
 from tasks.validate.params import ColumnRule, ValidateParams
 
 
-def check_shape(rows: pl.DataFrame, about: About, params: ValidateParams) -> None:
+def check_shape(rows: pl.DataFrame, about: About, params: ValidateParams, n_before: int = 0) -> None:
     """Raises ContractError for too few rows, a missing column, a rule of numbers on texts.
 
-    A suite alone passes on 0 rows.
+    A suite alone passes on 0 rows. n_before: further rows, which were checked before.
     """
-    if rows.height < params.min_rows:
+    if rows.height + n_before < params.min_rows:
         raise ContractError(
-            f"data/raw has {rows.height} rows, `validate.min_rows` is {params.min_rows}. See"
+            f"data/raw has {rows.height + n_before} rows, `validate.min_rows` is {params.min_rows}. See"
             " data/raw/ledger.json for the rows of each file, or lower `min_rows` in the dataset's entry."
         )
     if missing := [c for c in params.names if c not in rows.columns]:
@@ -42,24 +43,29 @@ def check_shape(rows: pl.DataFrame, about: About, params: ValidateParams) -> Non
             )
 
 
-def find_first_failures(rows: pl.DataFrame, calendar: Calendar) -> Iterator[RuleFailure]:
+def find_first_failures(
+    rows: pl.DataFrame, calendar: Calendar, step: datetime | None = None
+) -> Iterator[RuleFailure]:
     """Numbers that are not finite, in any column, and times that are not on the calendar.
 
-    A null is checked by the contract.
+    A null is checked by the contract. step: one of the calendar's, where that is known.
     """
     for column in (c for c in _list_value_columns(rows) if rows.schema[c].is_numeric()):
         bad = rows.select((~pl.col(column).is_finite()).fill_null(value=False).arg_true()).to_series()
         yield RuleFailure(
             f"{column} is finite", bad, build_reason(f"{column} is ", pl.col(column), ", not a finite number")
         )
-    off_grid = (~calendar.is_on_grid(rows["event_time"])).arg_true()
-    rule, step = (
+    times = rows["event_time"]
+    if step is not None:  # more often than any other phase can come
+        times = times.extend_constant(step, rows.height + 1)
+    off_grid = (~calendar.is_on_grid(times).head(rows.height)).arg_true()
+    rule, meant = (
         ("on_grid", f"every {calendar.every} as most rows are")
         if calendar.kind == "continuous"
         else ("on_calendar", f"of {calendar.kind}{_describe_ends(rows, calendar)}")
     )
     yield RuleFailure(
-        rule, off_grid, build_reason(pl.col("event_time").dt.strftime("%F %T"), f" is no step {step}")
+        rule, off_grid, build_reason(pl.col("event_time").dt.strftime("%F %T"), f" is no step {meant}")
     )
 
 

@@ -1,6 +1,7 @@
 """The stage in one screen: first checks, the contract, the split, and a summary of both parts."""
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,13 +42,27 @@ class ValidatedRows(NamedTuple):
     summary: ValidationSummary
 
 
+class CleanRows(NamedTuple):
+    """Rows that satisfied the same checks before, more of them than are to be checked.
+
+    n_rows: how many. first, last: of their event_time. as_of: their newest known_at.
+    series_ids: theirs, each once.
+    """
+
+    n_rows: int
+    first: datetime
+    last: datetime
+    as_of: datetime
+    series_ids: pl.Series
+
+
 class SplitRows(NamedTuple):
     """Rows that satisfy the contract and rows that break it.
 
     clean: SERIES; quarantined: QUARANTINE.
     calendar: over the reach of all rows.
     contract: failures of the contract's rules alone.
-    summary: counts.
+    summary: counts, with the rows that were clean before.
     """
 
     clean: pl.DataFrame
@@ -57,17 +72,22 @@ class SplitRows(NamedTuple):
     summary: ValidationSummary
 
 
-def split_rows(rows: pl.DataFrame, about: About, params: ValidateParams) -> SplitRows:
+def split_rows(
+    rows: pl.DataFrame, about: About, params: ValidateParams, before: CleanRows | None = None
+) -> SplitRows:
     """Split *rows* (SERIES) by the first checks and the contract.
 
+    before: what else there is; each row's verdict is the same as in a split of all.
     Raises ContractError as `check_shape` does.
     """
-    check_shape(rows, about, params)
-    calendar = build_calendar(
-        about, reach=rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
-    )
+    check_shape(rows, about, params, 0 if before is None else before.n_rows)
+    first, last = rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
+    if before is not None:
+        first, last = min(first or before.first, before.first), max(last or before.last, before.last)
+    calendar = build_calendar(about, reach=(first, last))
     contract = find_contract_failures(rows, params)
-    failures = [*find_first_failures(rows, calendar), *contract]
+    step = None if before is None else before.first
+    failures = [*find_first_failures(rows, calendar, step), *contract]
     clean, quarantined = split_quarantined(rows, failures)
     clean, quarantined = SERIES.conform(clean), QUARANTINE.conform(quarantined)
     if clean.height + quarantined.height != rows.height:
@@ -75,7 +95,7 @@ def split_rows(rows: pl.DataFrame, about: About, params: ValidateParams) -> Spli
             f"{clean.height} clean and {quarantined.height} quarantined rows are not the {rows.height}"
             " received. This is a fault in validate."
         )
-    summary = _build_summary(rows, clean, quarantined, failures)
+    summary = _build_summary(rows, clean, quarantined, failures, before)
     return SplitRows(clean, quarantined, calendar, contract, summary)
 
 
@@ -136,13 +156,18 @@ def build_limit_error(
 
 
 def _build_summary(
-    rows: pl.DataFrame, clean: pl.DataFrame, quarantined: pl.DataFrame, failures: list[RuleFailure]
+    rows: pl.DataFrame,
+    clean: pl.DataFrame,
+    quarantined: pl.DataFrame,
+    failures: list[RuleFailure],
+    before: CleanRows | None,
 ) -> ValidationSummary:
+    n_before, ids = (0, rows["series_id"]) if before is None else (before.n_rows, before.series_ids)
     return ValidationSummary(
-        received=rows.height,
-        clean=clean.height,
+        received=n_before + rows.height,
+        clean=n_before + clean.height,
         quarantined=quarantined.height,
-        quarantined_frac=quarantined.height / rows.height,
+        quarantined_frac=quarantined.height / (n_before + rows.height),
         by_rule={failure.rule: len(failure.rows) for failure in failures},
-        series=rows["series_id"].n_unique(),
+        series=pl.concat([ids, rows["series_id"]]).n_unique(),
     )

@@ -14,11 +14,12 @@ from small_checkout import ROOT, small_checkout
 PROGRAMS = {"tidemill": "deployments.cli", "dvc": "dvc", "pytest": "pytest"}
 
 
-@pytest.fixture
-def checkout(tmp_path):
-    found = small_checkout(tmp_path)
-    yield found
-    shutil.rmtree(tmp_path, ignore_errors=True)
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """One for all pages, since they add to it, and what is up to date runs once."""
+    folder = tmp_path_factory.mktemp("how_tos")
+    yield small_checkout(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Page:

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import yaml
+from preloaded_cli import preload_cli
 from small_checkout import small_checkout
 
 CURRENT = "index_volatility"
@@ -13,7 +14,8 @@ FUNCTION = {"kind": "function", "of": "gone:f", "column": "z", "lookback_steps":
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    return small_checkout(tmp_path_factory.mktemp("checked"))
+    with preload_cli(small_checkout(tmp_path_factory.mktemp("checked"))) as found:
+        yield found
 
 
 @pytest.fixture

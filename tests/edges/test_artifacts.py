@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 
 from tasks.core.errors import FrameError
@@ -58,6 +59,19 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
     with write_folder(tmp_path / "out") as folder:
         (folder / "a").write_text("y")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_was_left_under_the_number_of_another_process_or_of_a_zombie_is_swept(tmp_path):
+    at_work, earlier, zombie = names = [f".{name}.{os.getpid()}.x" for name in ("now", "earlier", "zombie")]
+    for name in names:
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / earlier, (0, psutil.Process().create_time() - 3_600))
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the list of processes
+    (tmp_path / zombie).rename(tmp_path / f".zombie.{child.pid}.x")
+    delete_leftovers(tmp_path)
+    child.wait()
+    assert [path.name for path in tmp_path.iterdir()] == [at_work]
 
 
 def test_a_frame_comes_back_as_it_was_and_is_checked(tmp_path):

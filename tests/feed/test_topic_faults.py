@@ -90,6 +90,26 @@ def test_what_an_earlier_assignment_still_delivers_is_left_out(address, topic, t
     assert found == {source: list(range(offsets[source], end)) for source, end in ends.items()}
 
 
+def test_a_partition_that_the_client_gave_up_goes_on_while_its_offset_is_kept(address, topic, tmp_path):
+    """The client asks for an offset that was never there, as after an answer that came too late."""
+    produce(address, topic, tmp_path / "ledger", 60)
+    feed, frames = KafkaFeed(address, topic, f"reset-{topic}"), []
+    feed.open(dict)
+
+    def read_until(n_rows):
+        until(lambda: frames.append(feed.poll(100, 0.2).records) or sum(map(len, frames)) >= n_rows)
+
+    read_until(60)
+    for partition in feed._source_of:
+        feed._consumer.seek(TopicPartition(topic, partition, 1_000_000))
+    produce(address, topic, tmp_path / "ledger", 40, first=60)
+    read_until(100)
+    feed.close()
+    found = {source: of["_offset"].to_list() for (source,), of in pl.concat(frames).group_by("_source")}
+    assert found == {source: list(range(25)) for source in found}
+    assert len(found) == 4
+
+
 def test_what_retention_removed_stops_the_landing_until_it_is_skipped_and_noted(address, topic, tmp_path):
     produce(address, topic, tmp_path / "ledger", 400)
     ended(land(address, topic, tmp_path / "table"))

@@ -18,7 +18,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml
-from flow_runs import PATIENCE_S, run_prefect, wait_for_run
+from flow_runs import ENDED, PATIENCE_S, run_prefect, wait_for_run
 from small_checkout import small_checkout
 
 from flows.training import STAGES as TRAINED
@@ -224,9 +224,14 @@ def test_the_flow_feed_hands_a_closed_window_over(checkout, api):
 
 
 def test_a_scheduled_tick_comes_and_is_run(checkout, api):
-    run_prefect(
-        checkout, api, "deployment", "schedule", "create", "monitoring/monitoring", "--interval", "15"
-    )
+    name = "monitoring/monitoring"
+    run_prefect(checkout, api, "deployment", "schedule", "create", name, "--interval", "5")
+    wait_for_run(api, "monitoring", lambda run: run["auto_scheduled"], {"RUNNING", *ENDED})
+    found = api.get(f"/deployments/name/{name}").json()
+    for schedule in found["schedules"]:  # one run is enough; each takes seconds of a core
+        url = f"/deployments/{found['id']}/schedules/{schedule['id']}"
+        # 503 while its database is busy
+        assert wait_for(lambda url=url: api.delete(url).status_code in {204, 404}, PATIENCE_S)
     run = wait_for_run(api, "monitoring", lambda run: run["auto_scheduled"])
     assert run["state_type"] == "COMPLETED", run["state"]
 

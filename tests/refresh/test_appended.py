@@ -1,16 +1,20 @@
 """A file that has grown is read at its end, and the rows are those of all of it."""
 
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 
+import numpy as np
+import polars as pl
 import pytest
 from homes import at_home
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from refresh_runs import DATASET, build_root, run_full_pass, write_meters
-from small_release import START, small_rows
+from small_release import SMALL_ABOUT, START, small_rows
 
 from tasks.core.errors import TidemillError
+from tasks.core.frames import SERIES
+from tasks.edges.artifacts import merge_into_frame, write_frame
 from tasks.edges.refreshed import get_refresh_folder
 from tasks.edges.registry import get_rows_path
 from tasks.feed.service import run_feed
@@ -48,6 +52,9 @@ ENDS = {
     "an open quote": line(61, '"north'),
     "another line end": line(62).replace("\n", "\r\n"),
     "spaces": line(63, " north ", " 9 "),
+    "more rows than before, of another phase": "".join(
+        f"north,{START + timedelta(days=64 + i):%Y-%m-%d} 00:30,5\n" for i in range(100)
+    ),
 }
 READ_AT_ITS_END = {"a row", "a new series", "many rows", "an older row", "another line end", "spaces"}
 
@@ -78,6 +85,7 @@ def grow(root, end, name="meters.csv"):
 @example(["a quoted line end", "a row"], False)
 @example(["a row that breaks the contract", "many rows", "a row"], True)
 @example(["a time with a zone", "a row"], False)
+@example(["more rows than before, of another phase"], False)
 def test_whatever_a_file_grows_by_the_rows_are_those_of_the_full_stages(tmp_path_factory, ends, two_files):
     folder = tmp_path_factory.mktemp("appended")
     with at_home(folder / "home"):
@@ -108,6 +116,37 @@ def test_the_end_alone_is_read(tmp_path, end):
         grow(root, line(70, "west"), "meters_west.csv")
         assert refresh_rows(root, report=said.append).n_new == 1
         assert said[1:] == ["refresh: meters_west.csv: 1 rows at its end"]
+
+
+@pytest.mark.parametrize("n_old", [1, 65_536, 65_537, 200_000])
+def test_rows_that_are_merged_into_a_file_give_the_bytes_of_all_of_them(tmp_path, n_old):
+    """Before, between and after the others, however many fill a group of rows."""
+    rng = np.random.default_rng(n_old)
+    n_new, cells = 3_000, rng.permutation(n_old + 3_000)
+    rows = pl.DataFrame(
+        {"series_id": pl.Series(cells % 7).cast(pl.String), "load": rng.normal(size=cells.size)}
+    )
+    times = START + pl.Series(cells * 60_000_000).cast(pl.Duration("us"))
+    rows = SERIES.conform(rows.with_columns(event_time=times, known_at=times + timedelta(hours=1)))
+    is_new = pl.Series(rng.permutation(rows.height) < n_new)
+    write_frame(tmp_path / "all", rows, SERIES)
+    write_frame(tmp_path / "merged", rows.filter(~is_new), SERIES)
+    merge_into_frame(tmp_path / "merged", rows.filter(is_new), SERIES)
+    assert (tmp_path / "merged").read_bytes() == (tmp_path / "all").read_bytes()
+
+
+def test_a_step_before_all_others_may_move_a_calendar_of_months(tmp_path):
+    """Of quarters that start with the first row, a month earlier is another grid."""
+    quarters = [date(2000 + i // 4, 1 + i % 4 * 3, 1) for i in range(60)]
+    with at_home(tmp_path / "home"):
+        about = {**SMALL_ABOUT, "every": "3mo"}
+        root = build_root(tmp_path / "root", about=about)
+        text = "".join(f"north,{day},5\n" for day in quarters)
+        (root / "meters.csv").write_text(f"meter,day,load\n{text}")
+        refresh_rows(root, report=lambda _: None)
+        for day in ("2015-01-01", "1999-10-01", "1999-09-01"):
+            grow(root, f"north,{day},5\n")
+            assert outcome(lambda: refresh_rows(root, report=lambda _: None)) == by_full_pass(root)
 
 
 def test_a_file_that_changed_before_its_end_is_read_again(tmp_path):

@@ -3,6 +3,7 @@
 import time
 
 PATIENCE_S = 240.0  # two cores, and perhaps other tests
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 def run_prefect(checkout, api, *arguments):
@@ -13,23 +14,18 @@ def run_prefect(checkout, api, *arguments):
     )
 
 
-def wait_for_run(api, flow, wanted):
-    """The newest run of *flow* that is *wanted*, once it has ended."""
+def wait_for_run(api, flow, wanted, states=ENDED):
+    """The newest run of *flow* that is *wanted*, once it is in one of *states*."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         found = api.post(
             "/flow_runs/filter",
             json={"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"},
         ).json()
-        ended = [
-            run
-            for run in found
-            if wanted(run) and run["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-        ]
-        if ended:
-            return ended[0]
+        if ready := [run for run in found if wanted(run) and run["state_type"] in states]:
+            return ready[0]
         time.sleep(0.5)
     raise AssertionError(
-        f"no run of {flow} ended within {PATIENCE_S:.0f} s; there are"
+        f"no run of {flow} was in {states} within {PATIENCE_S:.0f} s; there are"
         f" {[(r['name'], r['state_type']) for r in found]}"
     )

@@ -37,7 +37,10 @@ def write_rows(path, n_old, n_new=0, seed=1):
 
 
 def build_loop_checkout(folder, **settings) -> SmallCheckout:
-    """A checkout after its first `tidemill run`, which reads `meters.csv` in *folder*."""
+    """A checkout after its first chain, which reads `meters.csv` in *folder*.
+
+    By DVC: `tidemill run` does the same with a server of its own (tests/flows/test_operated.py).
+    """
     ports = {
         f"TIDEMILL_{name}_PORT": str(find_free_port("127.0.0.1")) for name in ("PREFECT", "MLFLOW", "SERVICE")
     }
@@ -52,7 +55,8 @@ def build_loop_checkout(folder, **settings) -> SmallCheckout:
     entry["models"] = {"last_value": {}, "seasonal_naive": {}, "ridge": {}}
     entry["validate"]["columns"]["load"] = {"min": 0}
     params.write_text(yaml.safe_dump(document, sort_keys=False))
-    found.tidemill("run", "--dataset", NAME)
+    found.tidemill("use", NAME)
+    found.repro()
     return found
 
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import polars as pl
@@ -67,7 +67,6 @@ _NO_TOPIC = {*NO_TOPIC, ClientError.UNKNOWN_PARTITION}
 # What the client cannot fix by trying again
 _FATAL = {
     *_NO_TOPIC,
-    ClientError.AUTO_OFFSET_RESET,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
@@ -122,6 +121,7 @@ class KafkaFeed:
         self._ends: dict[str, int] = {}
         self._wanted_ends: dict[str, int] = {}  # where reading has all that was there at `open`
         self._revoked: set[str] = set()
+        self._reset = ""  # why the client gave up its place in a partition
         self._was_assigned = False
         self._checked_at = time.monotonic()
 
@@ -162,23 +162,14 @@ class KafkaFeed:
         if self._was_assigned and messages:
             messages = []
             self.rewind()
-        ends: dict[str, int] = {}
-        records = []
-        for message in messages:
-            if (fault := message.error()) is None:
-                # The client may still read from where an earlier assignment began
-                if message.offset() >= self._starts.get(message.partition(), 0):
-                    records.append(message)
-            elif fault.code() == ClientError.PARTITION_EOF:
-                if (source := self._source_of.get(message.partition())) is not None:
-                    ends[source] = message.offset()
-            else:
-                self._check_fault(fault)
+        records, ends = self._take_records(messages)
         frame = self._build_frame([m for m in records if m.partition() in self._source_of])
         last = frame.group_by("_source").agg(pl.col("_offset").max() + 1)
         for source, end in last.iter_rows():
             ends[source] = max(end, ends.get(source, 0))
         self._ends |= ends
+        if self._reset:
+            self._resume_partitions()
         self._is_down &= not ends or time.monotonic() < self._down_at + _QUEUED_S
         revoked, self._revoked = frozenset(self._revoked), set()
         return PolledRecords(frame, ends, revoked)
@@ -189,7 +180,7 @@ class KafkaFeed:
 
     def rewind(self) -> None:
         """See RecordSource."""
-        self._assign_partitions(list(self._source_of))
+        self._assign_partitions(self._source_of, self._read_offsets())
 
     def compute_lag(self) -> dict[str, int]:
         """See RecordSource."""
@@ -246,6 +237,22 @@ class KafkaFeed:
             messages += piece
         return messages
 
+    def _take_records(self, messages: list[Message]) -> tuple[list[Message], dict[str, int]]:
+        """(those that are records, source -> where it ends). The others are faults."""
+        ends: dict[str, int] = {}
+        records = []
+        for message in messages:
+            if (fault := message.error()) is None:
+                # The client may still read from where an earlier assignment began
+                if message.offset() >= self._starts.get(message.partition(), 0):
+                    records.append(message)
+            elif fault.code() == ClientError.PARTITION_EOF:
+                if (source := self._source_of.get(message.partition())) is not None:
+                    ends[source] = message.offset()
+            else:
+                self._check_fault(fault)
+        return records, ends
+
     def _handle_client_error(self, error: KafkaError) -> None:
         if error.code() != ClientError.ALL_BROKERS_DOWN:
             return
@@ -256,10 +263,9 @@ class KafkaFeed:
 
     def _apply_assignment(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._was_assigned = True
-        self._assign_partitions([p.partition for p in partitions])
+        self._assign_partitions([p.partition for p in partitions], self._read_offsets())
 
-    def _assign_partitions(self, partitions: list[int]) -> None:
-        offsets = self._read_offsets()
+    def _assign_partitions(self, partitions: Iterable[int], offsets: Offsets) -> None:
         self._source_of = {p: self.topic.build_source_name(p) for p in partitions}
         self._starts = {p: offsets.get(source, 0) for p, source in self._source_of.items()}
         self._ends = {source: offsets[source] for source in self._source_of.values() if source in offsets}
@@ -301,19 +307,35 @@ class KafkaFeed:
         self._consumer = Consumer(self._settings)
         self._join_group()
 
+    def _resume_partitions(self) -> None:
+        """Go on where the client gave a partition up, while the broker has the offset.
+
+        A request that a busy broker has not answered in time looks to the client like one for an
+        offset that is gone. Raises OffsetLostError when it is gone.
+        """
+        try:
+            kept = self.topic.fetch_kept_offsets()
+        except FeedError:
+            return  # no broker answers at the moment; the next poll asks again
+        nexts = {source: self._ends.get(source, kept[source][0]) for source in self._source_of.values()}
+        if any(not kept[source][0] <= offset <= kept[source][1] for source, offset in nexts.items()):
+            raise OffsetLostError(
+                f"{self.topic.name}: the offset to read next is not kept any more ({self._reset}). Retention"
+                " removed what was not read, or the log was cut. Nothing was skipped. Look first whether the"
+                " records can be produced again; `tidemill feed skip` notes the gap and goes on at the first"
+                " record that is there."
+            )
+        self._assign_partitions(self._source_of, nexts)
+        self._reset = ""
+
     def _check_topic(self) -> None:
         self._checked_at = time.monotonic()
         self.topic.check_same()
 
     def _check_fault(self, error: KafkaError) -> None:
         if error.code() == ClientError.AUTO_OFFSET_RESET:
-            raise OffsetLostError(
-                f"{self.topic.name}: the offset to read next is not kept any more ({error.str()}). Retention"
-                " removed what was not read, or the log was cut. Nothing was skipped. Look first whether the"
-                " records can be produced again; `tidemill feed skip` notes the gap and goes on at the first"
-                " record that is there."
-            )
-        if error.code() in _NO_TOPIC:
+            self._reset = error.str()
+        elif error.code() in _NO_TOPIC:
             self._check_topic()
         elif is_fenced(error):
             if time.monotonic() > self._down_at + _REJOIN_S:
