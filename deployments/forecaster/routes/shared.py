@@ -24,9 +24,10 @@ T = TypeVar("T")
 
 
 class ServiceParts(NamedTuple):
-    """The release and rows in use, the store of answers, and the service's metrics.
+    """Of one dataset: release and rows in use, store of answers, metrics.
 
-    large: runs what a request can make slow. versions: for work that it runs.
+    large: runs what a request can make slow, of all datasets. versions: for work that it runs.
+    by_dataset: the parts of each of several datasets; empty where there is one.
     """
 
     source: ReleaseSource
@@ -34,6 +35,7 @@ class ServiceParts(NamedTuple):
     metrics: ServiceMetrics
     large: BoundedWorker
     versions: VersionCache
+    by_dataset: Mapping[str, "ServiceParts"]
 
 
 async def get_loaded_release(parts: ServiceParts) -> LoadedRelease:
