@@ -173,7 +173,11 @@ def build_request_examples(loaded: LoadedRelease) -> Mapping[str, Examples]:
         "explained, by a named release": {"series_id": first, "explain": True, "model": CHAMPION},
         "a history of your own": {"series_id": "mine", "history": history},
     }
-    items = [{"series_id": first}, {"series_id": first, "horizon_steps": 1}, {"series_id": "unknown"}]
+    items = [
+        {"series_id": first},
+        {"series_id": first, "horizon_steps": 1, "explain": True},
+        {"series_id": "unknown"},
+    ]
     start = loaded.newest_known - 60 * parse_step_length(loaded.release.about.every)
     analyzed = {
         "series_id": first,

@@ -81,10 +81,11 @@ def explain_answer(
     if (reason := _recompute(loaded, answer)["reason"]) is None:
         try:
             again, request = _rebuild_request(loaded, answer)
+            computed = compute_forecasts(again, request)
             return {
                 "prediction_id": prediction_id,
                 "model": _describe_release(answer.audit),
-                "explanations": build_explanations(again, request, compute_forecasts(again, request)),
+                "explanations": build_explanations(again, request, computed.as_of, computed.own_rows),
             }
         except (_GoneError, TidemillError, OSError, pl.exceptions.PolarsError) as error:
             reason = str(error)  # deleted meanwhile

@@ -119,6 +119,7 @@ class BatchForecast(TypedDict):
     prediction_id: str
     series: Series
     warnings: list[str]
+    explanation: NotRequired[Annotated[SeriesExplanation, Field(description="With `explain`.")]]
 
 
 @with_config(_CLOSED)
