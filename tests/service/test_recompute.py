@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 from servers import DATASET, at, crown, digest_of, publish, serving
@@ -14,6 +15,7 @@ from tasks.edges.release_files import find_release_deletion
 from tasks.edges.row_versions import get_rows_versions_folder
 from tasks.edges.served import read_news, read_served
 from tasks.edges.served_store import get_served_path
+from tasks.edges.settings import read_settings
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +180,13 @@ def test_only_its_tenant_and_operators_see_an_answer(operated):
     assert get(operated, answer["prediction_id"], "operator").json()["principal"]["name"] == "acme"
 
 
+def forget_answers(home, digest):
+    """The answers of the release *digest* become older than answers are kept."""
+    with at(home), closing(sqlite3.connect(get_served_path(DATASET))) as connection, connection:
+        days = timedelta(days=read_settings().keep_answers_days) / timedelta(microseconds=1)
+        connection.execute("UPDATE audit SET made_at = made_at - ? WHERE release = ?", [int(days), digest])
+
+
 def test_what_is_gone_is_named(operated, tmp_path):
     server, _ = operated
     answer = ask(operated, series_id="north")
@@ -191,13 +200,17 @@ def test_what_is_gone_is_named(operated, tmp_path):
     assert answer["rows_version"] in gone["recomputed"]["reason"]
     unexplained = explain(operated, answer["prediction_id"])
     assert (unexplained.status_code, answer["rows_version"] in unexplained.json()["fact"]) == (410, True)
-    for k in range(1, 4):
+    for k in range(1, 5):
         weights = {"last_value": k / 10, "seasonal_naive": 1 - k / 10}
         build_small_release(tmp_path / str(k), weights=weights, dataset=DATASET)
+        if k == 4:
+            ask_until(operated, digest_of(tmp_path / "3"))
+            assert get(operated, newer["prediction_id"]).json()["recomputed"]["state"] == "same"
+            forget_answers(server.home, newer["model"]["digest"])
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TIDEMILL_KEEP_RELEASES", "2")
             crown(server.home, tmp_path / str(k))
-    ask_until(operated, digest_of(tmp_path / "3"))
+    ask_until(operated, digest_of(tmp_path / "4"))
     with at(server.home):
         since = find_release_deletion(DATASET, newer["model"]["digest"])
     reason = get(operated, newer["prediction_id"]).json()["recomputed"]["reason"]
