@@ -156,6 +156,11 @@ def _compute_rows(loaded: LoadedRelease, answer: RecordedAnswer) -> list[StoredR
 def _rebuild_request(loaded: LoadedRelease, answer: RecordedAnswer) -> tuple[LoadedRelease, ForecastRequest]:
     """The release and rows that answered, and what was asked."""
     audit, asked = answer.audit, json.loads(answer.audit.request)
+    if audit.release is None:
+        raise _GoneError(
+            f"The job {asked.get('job_id')} fitted the model for this answer, and such models are not kept."
+            " The same job again fits it again."
+        )
     if asked["history"] is not None and answer.history is None:
         setting = "TIDEMILL_KEEP_ANSWERS_DAYS"
         raise _GoneError(f"The own history {asked['history']} is not kept any more ({setting}).")

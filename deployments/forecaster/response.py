@@ -262,9 +262,12 @@ def _predict_rows(
         raise build_failed_error(error, where) from error
 
 
-def build_prediction_id(made_at: datetime) -> str:
-    """A UUID of version 7 (RFC 9562): what is made together is stored together."""
-    of_ms, random = int(1000 * made_at.timestamp()), int.from_bytes(os.urandom(10), "big")
+def build_prediction_id(made_at: datetime, content: bytes | None = None) -> str:
+    """A UUID of version 7 (RFC 9562): what is made together is stored together.
+
+    content: a digest to take instead of random bytes.
+    """
+    of_ms, random = int(1000 * made_at.timestamp()), int.from_bytes((content or os.urandom(10))[:10], "big")
     return str(
         UUID(
             int=(of_ms & (1 << 48) - 1) << 80

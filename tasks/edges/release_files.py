@@ -16,8 +16,8 @@ from tasks.core.versions import ReleaseTraits
 from tasks.edges.artifacts import write_folder, write_text
 from tasks.edges.files import compute_file_hash
 from tasks.edges.jobs import list_pinned_releases
+from tasks.edges.recorded import list_answering_releases
 from tasks.edges.safe_names import encode_name
-from tasks.edges.served import list_answering_releases
 from tasks.edges.settings import ROOT, read_settings
 
 MANIFEST, SIGNATURE = "manifest.json", "signature.json"

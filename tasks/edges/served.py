@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import zlib
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,6 @@ from tasks.edges.audit import (
     AuditRow,
     compute_steps_digest,
     find_audit_row,
-    list_answering,
     read_latencies,
     read_moved_months,
     write_audit,
@@ -45,7 +44,6 @@ from tasks.edges.served_store import (
     has_request_columns,
     open_for_reading,
 )
-from tasks.edges.settings import read_settings
 
 RESERVE_BYTES = 16_000_000  # 1,000 series of 50 steps with 9 quantiles, 330 bytes a row
 _FIX = "No forecast is served that is not recorded; free the disk or correct the file's permissions."
@@ -277,18 +275,6 @@ def read_answer_times(dataset: str, release: str, route: str, since: datetime) -
         return []
     with open_for_reading(path) as connection:
         return read_latencies(connection, release, route, convert_to_us(since))
-
-
-def list_answering_releases(dataset: str, now: datetime) -> set[str]:
-    """Digests of the releases with an answer that is at most TIDEMILL_KEEP_ANSWERS_DAYS old.
-
-    Raises ServedStoreError when the file cannot be read.
-    """
-    if not (path := get_served_path(dataset)).exists():
-        return set()
-    with open_for_reading(path) as connection:
-        since = now - timedelta(days=read_settings().keep_answers_days)
-        return list_answering(connection, convert_to_us(since))
 
 
 def count_served(dataset: str) -> dict[str, int]:

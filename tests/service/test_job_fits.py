@@ -91,6 +91,16 @@ def test_over_http_a_model_is_fitted_on_an_own_history(root, tmp_path):
             rows = [(row["series_id"], row["event_time"]) for row in result["rows"]]
             assert rows == [("mine", f"{day(400 + k):%FT%TZ}") for k in range(5)]
             assert result["rows"][0]["y_hat"] == pytest.approx(history[-1]["load"], rel=1e-5)
+            (prediction_id,) = {row["prediction_id"] for row in result["rows"]}
+            recorded = server.client.get(f"/api/v1/predictions/{prediction_id}").json()
+            asked, recomputed = recorded["request"], recorded["recomputed"]
+            assert (asked["fitted"], asked["series_id"], asked["job_id"]) == (
+                "last_value",
+                ["mine"],
+                own["job_id"],
+            )
+            assert recorded["series"][0]["steps"][0]["y_hat"] == result["rows"][0]["y_hat"]
+            assert (recomputed["state"], own["job_id"] in recomputed["reason"]) == ("gone", True)
             (example,) = (text for _, text in list_blocks("jobs-and-webhooks") if '"forecast"' in text)
             example = example.replace("localhost:3000", f"127.0.0.1:{server.client.base_url.port}")
             assert run_block("python", example, "none").stdout.startswith("ridge 8")
