@@ -6,7 +6,7 @@ default) only this machine is answered.
 
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -93,6 +93,33 @@ class _Remembered(NamedTuple):
     until_s: float  # on the monotonic clock
 
 
+class MovingWindow:
+    """Counts each caller's requests in this process, as MovingWindowRateLimiter does.
+
+    That one's storage in memory starts a thread for nearly every request.
+    """
+
+    def __init__(self, rate: RateLimitItem) -> None:
+        self._amount, self._window_s = rate.amount, rate.get_expiry()
+        self._hits: OrderedDict[tuple[str, ...], deque[float]] = OrderedDict()  # the idle first
+
+    def hit(self, _: RateLimitItem, *caller: str) -> bool:
+        """Whether a request of *caller* is within its rate; then it counts."""
+        now = time.monotonic()
+        hits = self._hits.setdefault(caller, deque())
+        self._hits.move_to_end(caller)
+        idle = next(iter(self._hits.values()))
+        for times in (hits, idle):
+            while times and times[0] <= now - self._window_s:
+                times.popleft()
+        if not idle and idle is not hits:
+            self._hits.popitem(last=False)
+        if len(hits) >= self._amount:
+            return False
+        hits.append(now)
+        return True
+
+
 class AccessGate:
     """Answers a request that is not allowed, and passes the others on with their principal.
 
@@ -111,7 +138,11 @@ class AccessGate:
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
         self._keys_stamp: tuple[int, ...] = ()
         self._rate: RateLimitItem = parse(settings.rate_limit)
-        self._limiter = MovingWindowRateLimiter(storage_from_string(settings.rate_limit_storage))
+        self._limiter = (
+            MovingWindow(self._rate)
+            if settings.rate_limit_storage == "memory://"
+            else MovingWindowRateLimiter(storage_from_string(settings.rate_limit_storage))
+        )
         self._tokens = _build_token_reader(settings)
         if settings.auth == "off":
             _log.warning("TIDEMILL_AUTH is off: every program on this machine may ask, no other machine")

@@ -11,10 +11,13 @@ that worker in common with the others; the first one's gate passes a request to 
 
 import gc
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.routing import APIRoute
 from starlette.types import Scope
 
 from deployments.forecaster.access import AccessGate
@@ -58,6 +61,23 @@ ROUTES = (
 )  # in the order of the documentation
 # For which a worker's Python code may block the loop, some ten times a request; by default 5 ms
 SWITCH_INTERVAL_S = 0.001
+
+
+class DirectRoute(APIRoute):
+    """Calls a function that takes the request alone, without FastAPI's search for its arguments."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """See APIRoute."""
+        dependant, endpoint = self.dependant, self.endpoint
+        if dependant.request_param_name is None or get_flat_params(dependant) or dependant.dependencies:
+            return super().get_route_handler()
+        name = dependant.request_param_name
+
+        async def handle(request: Request) -> Response:
+            response: Response = await endpoint(**{name: request})
+            return response
+
+        return handle
 
 
 def build_sources() -> list[ReleaseSource]:
@@ -126,6 +146,7 @@ def _build_routes(parts: ServiceParts) -> FastAPI:
         docs_url=None,  # FastAPI's pages load scripts from a CDN and stay blank offline
         redoc_url=None,
     )
+    app.router.route_class = DirectRoute
     add_problem_handlers(app)
     for resource in ROUTES:
         resource.add_routes(app, parts)

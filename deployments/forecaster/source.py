@@ -139,10 +139,11 @@ class ReleaseSource:
         self._apply_loaded(self._load_or_report())
         self.slots.load_initial(self.loaded)
 
-    async def refresh(self) -> LoadedRelease | None:
+    async def refresh(self, *, waits: bool = True) -> LoadedRelease | None:
         """The release in use, after an update in threads.
 
-        A changed champion is loaded while the old one is in use; changed rows are waited for.
+        A changed champion is loaded while the old one is in use.
+        waits: for changed rows; else the former ones are in use until the new ones are read.
         """
         self._update_from_checkout()
         if self._loading is None and self._is_load_due():
@@ -155,7 +156,7 @@ class ReleaseSource:
                 self._apply_loaded(loaded)
         if self._reading is None and self._has_new_rows():
             self._reading = asyncio.create_task(self._update_rows())
-        if self._reading is not None:
+        if self._reading is not None and waits:
             await asyncio.shield(self._reading)
         if self.loaded is not None:
             await self.slots.refresh(self.loaded)

@@ -38,9 +38,9 @@ class ServiceParts(NamedTuple):
     by_dataset: Mapping[str, "ServiceParts"]
 
 
-async def get_loaded_release(parts: ServiceParts) -> LoadedRelease:
-    """The release in use. Raises ProblemError 503 when none is loaded."""
-    if (loaded := await parts.source.refresh()) is None:
+async def get_loaded_release(parts: ServiceParts, *, waits: bool = True) -> LoadedRelease:
+    """The release in use. Raises ProblemError 503 when none is loaded. waits: for new rows."""
+    if (loaded := await parts.source.refresh(waits=waits)) is None:
         raise ProblemError(
             503,
             "service",
