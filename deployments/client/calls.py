@@ -28,6 +28,7 @@ class SeriesItem(TypedDict):
     as_of: NotRequired[str]
     horizon_steps: NotRequired[int]
     levels: NotRequired[list[float]]
+    explain: NotRequired[bool]
 
 
 class ServiceProblemError(Exception):

@@ -38,14 +38,16 @@ MODELS, HEALTH = Call("GET", "/api/v1/models"), Call("GET", "/api/v1/health")
 JOBS = Call("GET", "/api/v1/jobs")
 
 
-def _build_options(address: str, key: str | None, timeout_s: float) -> Mapping[str, Any]:
+def _build_options(address: str, key: str | None, dataset: str | None, timeout_s: float) -> Mapping[str, Any]:
     headers = {"accept": "application/json"} | ({} if key is None else {"x-api-key": key})
-    return {"base_url": address, "headers": headers, "timeout": timeout_s}
+    params = {} if dataset is None else {"dataset": dataset}
+    return {"base_url": address, "headers": headers, "params": params, "timeout": timeout_s}
 
 
 class ServiceClient:
     """Asks the service at *address*, for example `http://localhost:3000`. key: of `tidemill keys`.
 
+    dataset: which one is asked about, where the service has several.
     Each method raises ServiceProblemError with the service's reason, and httpx.HTTPError where the
     service cannot be reached. One client may be used by several threads.
     """
@@ -55,10 +57,11 @@ class ServiceClient:
         address: str,
         key: str | None = None,
         *,
+        dataset: str | None = None,
         timeout_s: float = TIMEOUT_S,
         retry: RetryPolicy | None = None,
     ) -> None:
-        self._http = httpx.Client(**_build_options(address, key, timeout_s))
+        self._http = httpx.Client(**_build_options(address, key, dataset, timeout_s))
         self._retry = retry or RetryPolicy()
 
     def __enter__(self) -> Self:
@@ -200,10 +203,11 @@ class AsyncServiceClient:
         address: str,
         key: str | None = None,
         *,
+        dataset: str | None = None,
         timeout_s: float = TIMEOUT_S,
         retry: RetryPolicy | None = None,
     ) -> None:
-        self._http = httpx.AsyncClient(**_build_options(address, key, timeout_s))
+        self._http = httpx.AsyncClient(**_build_options(address, key, dataset, timeout_s))
         self._retry = retry or RetryPolicy()
 
     async def __aenter__(self) -> Self:

@@ -6,11 +6,11 @@ default) only this machine is answered.
 
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -65,6 +65,8 @@ SCOPE_OF = {
 _PATTERNS = [
     (method, compile_path(path)[0], scope) for (method, path), scope in SCOPE_OF.items() if "{" in path
 ]
+# Of the process; without a dataset they are answered for the first one that the caller sees
+OF_PROCESS = {"/api/v1/metrics", "/openapi.json", "/docs", "/redoc", "/"}
 CHECK_S = 1.0  # a revoked key is refused after that
 MAX_REMEMBERED = 10_000  # keys and tokens that were checked
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -91,18 +93,56 @@ class _Remembered(NamedTuple):
     until_s: float  # on the monotonic clock
 
 
+class MovingWindow:
+    """Counts each caller's requests in this process, as MovingWindowRateLimiter does.
+
+    That one's storage in memory starts a thread for nearly every request.
+    """
+
+    def __init__(self, rate: RateLimitItem) -> None:
+        self._amount, self._window_s = rate.amount, rate.get_expiry()
+        self._hits: OrderedDict[tuple[str, ...], deque[float]] = OrderedDict()  # the idle first
+
+    def hit(self, _: RateLimitItem, *caller: str) -> bool:
+        """Whether a request of *caller* is within its rate; then it counts."""
+        now = time.monotonic()
+        hits = self._hits.setdefault(caller, deque())
+        self._hits.move_to_end(caller)
+        idle = next(iter(self._hits.values()))
+        for times in (hits, idle):
+            while times and times[0] <= now - self._window_s:
+                times.popleft()
+        if not idle and idle is not hits:
+            self._hits.popitem(last=False)
+        if len(hits) >= self._amount:
+            return False
+        hits.append(now)
+        return True
+
+
 class AccessGate:
     """Answers a request that is not allowed, and passes the others on with their principal.
 
-    get_dataset: the dataset that is served; of another tenant's one nothing is said but 404.
+    list_datasets: those that are served; of another tenant's one nothing is said but 404.
+    apps: what answers for a dataset instead of *app*.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, get_dataset: Callable[[], str | None]) -> None:
-        self.app, self._settings, self._get_dataset = app, settings, get_dataset
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        list_datasets: Callable[[], Sequence[str]],
+        apps: Mapping[str, ASGIApp],
+    ) -> None:
+        self.app, self._settings, self._list_datasets, self._apps = app, settings, list_datasets, apps
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
         self._keys_stamp: tuple[int, ...] = ()
         self._rate: RateLimitItem = parse(settings.rate_limit)
-        self._limiter = MovingWindowRateLimiter(storage_from_string(settings.rate_limit_storage))
+        self._limiter = (
+            MovingWindow(self._rate)
+            if settings.rate_limit_storage == "memory://"
+            else MovingWindowRateLimiter(storage_from_string(settings.rate_limit_storage))
+        )
         self._tokens = _build_token_reader(settings)
         if settings.auth == "off":
             _log.warning("TIDEMILL_AUTH is off: every program on this machine may ask, no other machine")
@@ -113,17 +153,19 @@ class AccessGate:
             await self.app(scope, receive, send)
             return
         try:
-            scope.setdefault("state", {})["principal"] = self._check(scope)
+            principal, dataset = self._check(scope)
         except ProblemError as error:
             await error.response()(scope, receive, send)
             return
-        await self.app(scope, receive, send)
+        scope.setdefault("state", {}).update(principal=principal, dataset=dataset)
+        await self._apps.get(dataset, self.app)(scope, receive, send)
 
-    def _check(self, scope: Scope) -> Principal:
+    def _check(self, scope: Scope) -> tuple[Principal, str]:
+        """Who asks, and the dataset that is asked about; empty where none is loaded."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         self._check_site(scope, headers)
         if (scope["method"], scope["path"]) in PUBLIC:
-            return ANONYMOUS
+            return ANONYMOUS, ""
         principal = self._find_principal(scope, headers)
         needed = find_scope(scope["method"].replace("HEAD", "GET"), scope["path"])
         if not principal.may(needed):
@@ -134,15 +176,7 @@ class AccessGate:
                 f"{scope['method']} {scope['path'][:100]} needs `{needed}`.",
                 "Use another key, or ask the operator for one.",
             )
-        dataset = self._get_dataset()
-        if dataset is not None and not principal.sees(dataset):
-            raise ProblemError(
-                404,
-                "path",
-                "not found",
-                "A key sees the datasets that it was made for.",
-                "Check the address.",
-            )
+        dataset = self._find_dataset(scope, principal)
         if principal is not ANONYMOUS and not self._limiter.hit(self._rate, principal.tenant, principal.name):
             raise ProblemError(
                 429,
@@ -152,7 +186,34 @@ class AccessGate:
                 "Wait, then retry.",
                 {"retry-after": "1"},
             )
-        return principal
+        return principal, dataset
+
+    def _find_dataset(self, scope: Scope, principal: Principal) -> str:
+        """The served dataset in the query, else the only one that *principal* sees."""
+        served = self._list_datasets()
+        if not served:  # nothing is loaded, and the route says why
+            return ""
+        seen = [name for name in served if principal.sees(name)]
+        asked = set(parse_qs(scope["query_string"].decode("latin-1")).get("dataset", ()))
+        if not seen or not asked <= set(seen):
+            raise ProblemError(
+                404,
+                "path",
+                "not found",
+                "A key sees the datasets that it was made for.",
+                "Check the address.",
+            )
+        if len(asked or seen) == 1:
+            return next(iter(asked or seen))
+        if not asked and (scope["path"] in OF_PROCESS or scope["path"].startswith("/docs/")):
+            return seen[0]
+        raise ProblemError(
+            422,
+            "dataset",
+            "two of them are named" if asked else "missing",
+            f"This service has the datasets {', '.join(seen)}, and a request is for one of them.",
+            f"Add it to the address: ?dataset={quote(seen[0])}.",
+        )
 
     def _check_site(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """A page of another site must not have a person's browser ask for it."""

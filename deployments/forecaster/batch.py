@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 
 import polars as pl
 
+from deployments.forecaster.explanation import build_explanations
 from deployments.forecaster.forecast_facts import ForecastFacts, list_warnings
 from deployments.forecaster.forecast_problems import (
     build_absent_error,
@@ -35,6 +36,7 @@ from tasks.core.service_rules import ServiceRules
 from tasks.edges.served import StoredAnswer
 from tasks.release import find_absence_reasons
 
+MAX_EXPLAINED = 100  # items of a batch: some seconds of the worker
 N_SUGGESTED = 10  # unknown series of a batch for which similar names are looked up
 
 AddEntry = Callable[[LoadedRelease, BatchItem, StoredAnswer, str], StoredAnswer]
@@ -73,7 +75,7 @@ def build_batch_response(
     items, model = parse_batch(body)
     loaded = find_version(loaded, model)
     forecasts = _forecast_items(loaded, [item for item in items if isinstance(item, BatchItem)])
-    contents, stored, n_news = [], [], 0
+    contents, stored, n_news, n_explained = [], [], 0, 0
     describe = lru_cache(partial(_render_warnings, loaded, rules, made_at))
     for item in items:
         try:
@@ -82,13 +84,15 @@ def build_batch_response(
             answer_id = build_prediction_id(made_at)
             ready = _forecast_item(loaded, item, forecasts[item.as_of_time])
             warnings = describe(ready.cutoff, ready.newest, item.as_of_time, is_complete=ready.is_complete)
+            n_explained += item.explain
+            explanation = _render_explanation(loaded, item, n_explained) if item.explain else ""
         except ProblemError as error:
             series_id = item.series_id if isinstance(item, BatchItem) else None
             contents.append(json.dumps({**error.body, "series_id": series_id}))
             continue
         content = (
             f'{{"status": 200, "prediction_id": "{answer_id}", "series": {ready.content}, "warnings":'
-            f" {warnings}}}"
+            f" {warnings}{explanation}}}"
         )
         contents.append(content)
         answer = StoredAnswer(loaded.manifest.dataset, answer_id, made_at, ready.rows)
@@ -106,6 +110,15 @@ def _forecast_item(loaded: LoadedRelease, item: BatchItem, forecasts: Forecasts)
     if isinstance(found, ProblemError):
         raise found
     return found if selection is None else narrow_ready(found, selection)
+
+
+def _render_explanation(loaded: LoadedRelease, item: BatchItem, number: int) -> str:
+    """The last key of an item's answer. Raises ProblemError 422 when it is too much work."""
+    if number > MAX_EXPLAINED:
+        rule = f"Of a batch {MAX_EXPLAINED} items are explained."
+        raise ProblemError(422, "explain", f"item {number:,} to explain", rule, "Send several batches.")
+    (explanation,) = build_explanations(loaded, item, item.as_of_time or loaded.newest_known, None)
+    return f', "explanation": {json.dumps(explanation, allow_nan=False)}'
 
 
 def _render_warnings(

@@ -8,7 +8,7 @@ import polars as pl
 from deployments.forecaster.explanation_shapes import SeriesExplanation, StepExplanation
 from deployments.forecaster.loaded import LoadedRelease, format_iso
 from deployments.forecaster.problems import ProblemError
-from deployments.forecaster.request import ForecastRequest
+from deployments.forecaster.request import BatchItem, ForecastRequest
 from tasks.core.errors import CostError
 from tasks.explain.forecast import ExplainedSeries, explain_forecast
 
@@ -17,24 +17,30 @@ class ComputedForecasts(NamedTuple):
     """Forecasts of the requested series.
 
     rows: that they are made from, of these series. newest: known_at of the newest row.
+    own_rows: *rows*, if the request brought them.
     """
 
     frame: pl.DataFrame
     rows: pl.DataFrame
     newest: datetime
     as_of: datetime
+    own_rows: pl.DataFrame | None
 
 
 def build_explanations(
-    loaded: LoadedRelease, request: ForecastRequest, computed: ComputedForecasts
+    loaded: LoadedRelease,
+    request: ForecastRequest | BatchItem,
+    as_of: datetime,
+    own_rows: pl.DataFrame | None,
 ) -> list[SeriesExplanation]:
-    """Of each series of *computed* that is forecast.
+    """Of each series of *request* that is forecast at *as_of*.
 
+    own_rows: of the history in the request.
     Raises ProblemError 422 when that is more work than is done for one request.
     """
-    rows = loaded.rows if request.history is None else computed.rows  # a feature may read other series
+    rows = loaded.rows if own_rows is None else own_rows  # a feature may read other series
     try:
-        explained = explain_forecast(loaded.release, rows, computed.as_of, request.series)
+        explained = explain_forecast(loaded.release, rows, as_of, request.series)
     except CostError as error:
         rule = f"The explanations of a request compute at most {error.n_allowed:,} numbers."
         fact = f"{len(request.series):,} series need {error.n_needed:,}"

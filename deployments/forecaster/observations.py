@@ -143,7 +143,7 @@ def add_observations(
         new = judged.filter(pl.col("verdict").is_in(["added", "corrected"])).select(sent.columns)
         broken = judged.filter(pl.col("verdict") == "quarantined").drop("verdict")
         if new.height or broken.height:
-            rows = new if before is None else pl.concat([before, new.select(before.columns)])
+            rows = new if before is None else new.select(before.columns)
             write_observations(dataset, rows, broken.with_columns(pl.col("known_at").fill_null(now)))
     count = dict(judged["verdict"].value_counts().iter_rows())
     verdicts = [_build_verdict(row) for row in judged.iter_rows(named=True)]

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from deployments.forecaster import job_views, observations, shapes
+from deployments.forecaster.access import OF_PROCESS, PUBLIC
 from deployments.forecaster.analysis import correlate_rows, count_rows, describe_rows
 from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.champion_changes import ChampionChange
@@ -103,8 +104,11 @@ EXPLANATION: shapes.RecordedExplanation = {
 N_HISTORY_ROWS = 5  # in the example; real ones send as many as the features use
 
 
-def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
-    """The document; with a loaded release, its own series and numbers are the examples."""
+def build_openapi(app: FastAPI, loaded: LoadedRelease | None, dataset: str | None = None) -> JsonObject:
+    """The document; with a loaded release, its own series and numbers are the examples.
+
+    dataset: that requests name, where there are several.
+    """
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
@@ -128,7 +132,23 @@ def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
         get_first_response(document["paths"][path][method])["content"]["application/json"]["example"] = (
             example
         )
+    if dataset is not None:
+        _add_dataset_parameter(document, dataset)
     return document
+
+
+def _add_dataset_parameter(document: JsonObject, dataset: str) -> None:
+    for path, methods in document["paths"].items():
+        parameter = {
+            "name": "dataset",
+            "in": "query",
+            "description": "Which of the service's datasets; may be left out where the key sees one alone.",
+            "required": path not in OF_PROCESS and ("GET", path) not in PUBLIC,
+            "schema": {"type": "string"},
+            "example": dataset,
+        }
+        for operation in methods.values():
+            operation.setdefault("parameters", []).append(parameter)
 
 
 def build_request_examples(loaded: LoadedRelease) -> Mapping[str, Examples]:
@@ -153,7 +173,11 @@ def build_request_examples(loaded: LoadedRelease) -> Mapping[str, Examples]:
         "explained, by a named release": {"series_id": first, "explain": True, "model": CHAMPION},
         "a history of your own": {"series_id": "mine", "history": history},
     }
-    items = [{"series_id": first}, {"series_id": first, "horizon_steps": 1}, {"series_id": "unknown"}]
+    items = [
+        {"series_id": first},
+        {"series_id": first, "horizon_steps": 1, "explain": True},
+        {"series_id": "unknown"},
+    ]
     start = loaded.newest_known - 60 * parse_step_length(loaded.release.about.every)
     analyzed = {
         "series_id": first,

@@ -81,10 +81,11 @@ def explain_answer(
     if (reason := _recompute(loaded, answer)["reason"]) is None:
         try:
             again, request = _rebuild_request(loaded, answer)
+            computed = compute_forecasts(again, request)
             return {
                 "prediction_id": prediction_id,
                 "model": _describe_release(answer.audit),
-                "explanations": build_explanations(again, request, compute_forecasts(again, request)),
+                "explanations": build_explanations(again, request, computed.as_of, computed.own_rows),
             }
         except (_GoneError, TidemillError, OSError, pl.exceptions.PolarsError) as error:
             reason = str(error)  # deleted meanwhile
@@ -155,6 +156,11 @@ def _compute_rows(loaded: LoadedRelease, answer: RecordedAnswer) -> list[StoredR
 def _rebuild_request(loaded: LoadedRelease, answer: RecordedAnswer) -> tuple[LoadedRelease, ForecastRequest]:
     """The release and rows that answered, and what was asked."""
     audit, asked = answer.audit, json.loads(answer.audit.request)
+    if audit.release is None:
+        raise _GoneError(
+            f"The job {asked.get('job_id')} fitted the model for this answer, and such models are not kept."
+            " The same job again fits it again."
+        )
     if asked["history"] is not None and answer.history is None:
         setting = "TIDEMILL_KEEP_ANSWERS_DAYS"
         raise _GoneError(f"The own history {asked['history']} is not kept any more ({setting}).")

@@ -76,6 +76,11 @@ ModelVersion = Annotated[
 ]
 
 
+Explain = Annotated[
+    bool, Field(description="Add what each feature contributes to each step, in the target's unit.")
+]
+
+
 class ForecastRequest(SeriesRequest):
     """A request for a forecast of stored series, or of the history in it."""
 
@@ -88,9 +93,7 @@ class ForecastRequest(SeriesRequest):
         Field(description="Rows to forecast from instead of those that the service holds, in any order."),
     ] = None
     model: ModelVersion = CHAMPION
-    explain: Annotated[
-        bool, Field(description="Add what each feature contributes to each step, in the target's unit.")
-    ] = False
+    explain: Explain = False
 
     @property
     def series(self) -> list[str]:
@@ -102,6 +105,12 @@ class BatchItem(SeriesRequest):
     """One request of a batch."""
 
     series_id: Name
+    explain: Explain = False
+
+    @property
+    def series(self) -> list[str]:
+        """The requested series."""
+        return [self.series_id]
 
 
 class BatchRequest(BaseModel):

@@ -146,7 +146,7 @@ def compute_forecasts(loaded: LoadedRelease, request: ForecastRequest) -> Comput
     if as_of < first:
         raise build_early_error(as_of, first)
     forecasts = _predict_rows(loaded, request, rows, as_of).filter(pl.col("series_id").is_in(request.series))
-    return ComputedForecasts(forecasts, rows, newest, as_of)
+    return ComputedForecasts(forecasts, rows, newest, as_of, rows if has_own_history else None)
 
 
 def build_computed_response(
@@ -155,7 +155,7 @@ def build_computed_response(
     """`build_response` of any request, from the forecasts as frames."""
     selection, has_own_history = select_parts(loaded, request), request.history is not None
     computed = compute_forecasts(loaded, request)
-    forecasts, rows, newest, as_of = computed
+    forecasts, rows, newest, as_of, own_rows = computed
     missing = set(request.series) - set(forecasts["series_id"])
     absent = (
         {s: reason for s, reason in find_absence_reasons(loaded.release, rows, as_of).items() if s in missing}
@@ -188,7 +188,7 @@ def build_computed_response(
         "warnings": list_warnings(loaded, facts),
     }
     if request.explain:
-        body["explanations"] = build_explanations(loaded, request, computed)
+        body["explanations"] = build_explanations(loaded, request, as_of, own_rows)
     stored_rows = build_stored_rows(
         forecasts.with_columns(digest=pl.lit(loaded.manifest.digest)),
         own_history=has_own_history,
@@ -262,9 +262,12 @@ def _predict_rows(
         raise build_failed_error(error, where) from error
 
 
-def build_prediction_id(made_at: datetime) -> str:
-    """A UUID of version 7 (RFC 9562): what is made together is stored together."""
-    of_ms, random = int(1000 * made_at.timestamp()), int.from_bytes(os.urandom(10), "big")
+def build_prediction_id(made_at: datetime, content: bytes | None = None) -> str:
+    """A UUID of version 7 (RFC 9562): what is made together is stored together.
+
+    content: a digest to take instead of random bytes.
+    """
+    of_ms, random = int(1000 * made_at.timestamp()), int.from_bytes((content or os.urandom(10))[:10], "big")
     return str(
         UUID(
             int=(of_ms & (1 << 48) - 1) << 80

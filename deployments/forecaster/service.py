@@ -9,17 +9,14 @@ from typing import Any
 
 import bentoml
 
-from deployments.forecaster.app import build_app
+from deployments.forecaster.app import build_app, build_parts, build_sources
 from deployments.forecaster.bento_server import adapt_server
-from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.routes.health import describe_readiness
-from deployments.forecaster.source import ReleaseSource
 from tasks.edges.settings import read_settings
 
 read_settings()  # telemetry off before anything starts
-source = ReleaseSource()
-recorder = ResponseRecorder(source)
-app = build_app(source, recorder)
+all_parts = build_parts(build_sources())
+app = build_app(all_parts)
 
 
 # BentoML's own metrics are off: they keep a label for each requested path, in memory-mapped
@@ -34,10 +31,11 @@ adapt_server(NAME, app)
 @bentoml.service(name=NAME, **OPTIONS)
 @bentoml.asgi_app(app, path="/")
 class ForecasterService:
-    """Serves the app; BentoML's own probes give the same status as the app's."""
+    """Serves the app; BentoML's own probes give the same status as the app's, of all datasets."""
 
     async def __is_ready__(self) -> bool:
-        return bool((await describe_readiness(source, recorder))["ready"])
+        described = [await describe_readiness(parts.source, parts.recorder) for parts in all_parts]
+        return all(readiness["ready"] for readiness in described)
 
 
 __all__: list[Any] = ["ForecasterService", "app"]

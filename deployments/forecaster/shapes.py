@@ -119,6 +119,7 @@ class BatchForecast(TypedDict):
     prediction_id: str
     series: Series
     warnings: list[str]
+    explanation: NotRequired[Annotated[SeriesExplanation, Field(description="With `explain`.")]]
 
 
 @with_config(_CLOSED)
@@ -153,18 +154,23 @@ class RecordedCaller(TypedDict):
 
 @with_config(_CLOSED)
 class RecordedRequest(TypedDict):
-    """What was asked. history: sha256 of the rows that the request brought."""
+    """What was asked. history: sha256 of the rows that the request brought.
+
+    job_id: of the job that gave the answer. fitted: the model that it fitted for it.
+    """
 
     series_id: list[str]
     as_of: str | None
     horizon_steps: int | None
     levels: list[float] | None
     history: str | None
+    job_id: NotRequired[str]
+    fitted: NotRequired[str]
 
 
 @with_config(_CLOSED)
 class RecordedModel(TypedDict):
-    """The release of a recorded answer."""
+    """The release of a recorded answer; empty for a model that a job fitted."""
 
     digest: str
     version: str

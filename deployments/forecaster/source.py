@@ -2,10 +2,10 @@
 
 Both are checked by `stat` at each request; a new one is loaded and verified while the old one is in
 use. The release: `TIDEMILL_RELEASE` if set, else the champion of the dataset in `TIDEMILL_HOME`,
-else the one embedded in the Bento (`release/` at the root). The dataset: that of a fixed release,
-else the current one of the checkout that `TIDEMILL_CHECKOUT` names, as soon as it has a champion,
-else the embedded one's. The rows: `TIDEMILL_HOME/rows/<dataset>.parquet`, which promote publishes,
-else those in the release.
+else the one embedded in the Bento (`release/` at the root). The dataset: one that
+`TIDEMILL_DATASETS` names, else that of a fixed release, else the current one of the checkout that
+`TIDEMILL_CHECKOUT` names, as soon as it has a champion, else the embedded one's. The rows:
+`TIDEMILL_HOME/rows/<dataset>.parquet`, which promote publishes, else those in the release.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class ReleaseSource:
         dataset: by default that of the fixed release, else the followed checkout's current one,
           else the embedded one's.
         """
-        self.embedded = embedded
+        self.embedded, self.name = embedded, dataset
         self.loaded: LoadedRelease | None = None
         self.fault: str | None = "Nothing has been loaded yet."  # why the newest choice is not in use
         self.rows_fault: str | None = None
@@ -64,11 +64,9 @@ class ReleaseSource:
         self.n_swaps = 0
         self.slots = RolloutSlots()
         self.targets = ServiceTargets()  # of the checkout, if there is one
-        self._rules = ServiceRules()  # of the checkout's current dataset
+        self._rules = ServiceRules()  # of the checkout's entry
         self._dataset = dataset
-        self._checkout = (
-            None if dataset is not None or read_settings().release is not None else _find_checkout(embedded)
-        )
+        self._checkout = None if read_settings().release is not None else _find_checkout(embedded)
         self._params_stamp: Stamp | None = None
         self._checkout_dataset: str | None = None
         self._choice_stamp: Stamp | None = None
@@ -108,7 +106,7 @@ class ReleaseSource:
         return self._dataset
 
     def _update_from_checkout(self) -> None:
-        """Change to the checkout's current dataset once it has a champion.
+        """Change to the checkout's current dataset once it has a champion, unless one was named.
 
         Until then the old one stays in use, with a fault.
         """
@@ -117,7 +115,7 @@ class ReleaseSource:
         if (stamp := read_stamp(self._checkout / "params.yaml")) != self._params_stamp:
             self._params_stamp, self.dataset_fault = stamp, None
             try:
-                self._checkout_dataset, self.targets, self._rules = _read_checkout(self._checkout)
+                self._checkout_dataset, self.targets, self._rules = _read_checkout(self._checkout, self.name)
             except Exception as error:  # noqa: BLE001  (a file that is being edited; the old dataset stays)
                 self.dataset_fault = f"{type(error).__name__}: {error}"
         if self._checkout_dataset is None or self._checkout_dataset == self._dataset:
@@ -141,10 +139,11 @@ class ReleaseSource:
         self._apply_loaded(self._load_or_report())
         self.slots.load_initial(self.loaded)
 
-    async def refresh(self) -> LoadedRelease | None:
+    async def refresh(self, *, waits: bool = True) -> LoadedRelease | None:
         """The release in use, after an update in threads.
 
-        A changed champion is loaded while the old one is in use; changed rows are waited for.
+        A changed champion is loaded while the old one is in use.
+        waits: for changed rows; else the former ones are in use until the new ones are read.
         """
         self._update_from_checkout()
         if self._loading is None and self._is_load_due():
@@ -157,7 +156,7 @@ class ReleaseSource:
                 self._apply_loaded(loaded)
         if self._reading is None and self._has_new_rows():
             self._reading = asyncio.create_task(self._update_rows())
-        if self._reading is not None:
+        if self._reading is not None and waits:
             await asyncio.shield(self._reading)
         if self.loaded is not None:
             await self.slots.refresh(self.loaded)
@@ -325,12 +324,16 @@ def _find_checkout(embedded: Path) -> Path | None:
     return read_settings().checkout or (None if embedded.is_dir() else ROOT)
 
 
-def _read_checkout(checkout: Path) -> tuple[str, ServiceTargets, ServiceRules]:
+def _read_checkout(checkout: Path, name: str | None = None) -> tuple[str, ServiceTargets, ServiceRules]:
+    """The dataset *name*, by default the current one, with what the checkout's entry asks of it."""
     from tasks.edges.objectives import read_targets
     from tasks.edges.params import read_document
 
-    document = read_document(checkout)
-    targets, rules = ServiceTargets(), ServiceRules()
+    document, targets, rules = read_document(checkout), ServiceTargets(), ServiceRules()
+    if name is not None:
+        if name not in document.content["datasets"]:  # it is trained in another checkout of this home
+            return name, targets, rules
+        document = document.select_dataset(name)
     with suppress(ParamsError):  # the monitor reports it; which dataset is served does not depend on it
         targets = read_targets(document)
     with suppress(ParamsError):  # `tidemill datasets check` reports it

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from deployments.ops.forecaster_process import build_key_headers
+from deployments.ops.forecaster_process import fetch_of_dataset
 from deployments.ops.supervisor_state import describe_failing_parts, read_state
 from tasks.alerts.params import SECTION, AlertParams
 from tasks.alerts.send import AlertAddress, list_addresses, send_message
@@ -28,7 +28,7 @@ from tasks.core.reports.alerts import Alarm, AlertMessage
 from tasks.edges.command import run_or_exit
 from tasks.edges.objectives import add_counts
 from tasks.edges.params import read_document
-from tasks.edges.processes import START_S, fetch_url, is_running
+from tasks.edges.processes import START_S, is_running
 from tasks.edges.registry import read_champion
 from tasks.edges.settings import ROOT, read_settings
 
@@ -134,12 +134,10 @@ class ServiceProbe:
 
     def fetch(self, dataset: str, now: datetime) -> None:
         """Ask the service once; its counters go into the windows of the service levels."""
-        settings = read_settings()
-        address = f"http://{settings.host}:{settings.service_port}/api/v1"
-        answer = fetch_url(f"{address}/health/ready", headers=build_key_headers())
+        answer = fetch_of_dataset("/api/v1/health/ready", dataset)
         self._ready = None if answer is None else json.loads(answer)
         self._n_failed = 0 if self._ready else self._n_failed + 1
-        metrics = fetch_url(f"{address}/metrics", headers=build_key_headers())
+        metrics = fetch_of_dataset("/api/v1/metrics", dataset)
         counts: dict[str, dict[str, float]] = {}
         for kind, of, level, value in _COUNTER.findall((metrics or b"").decode()):
             if of == dataset:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -67,11 +68,13 @@ def find_served_dataset() -> str | None:
     A request makes the service change to the current dataset, so requests are repeated for SWITCH_S
     where there is a champion to change to.
     """
-    served, current = _fetch_dataset(), read_dataset()
-    if served in {None, current} or read_settings().release is not None or read_champion(current) is None:
+    current = read_dataset()
+    served = fetch_served_dataset(current)
+    is_fixed = read_settings().release is not None or read_settings().served_datasets
+    if served in {None, current} or is_fixed or read_champion(current) is None:
         return served
-    wait_for(lambda: _fetch_dataset() == current, SWITCH_S)
-    return _fetch_dataset()
+    wait_for(lambda: fetch_served_dataset(current) == current, SWITCH_S)
+    return fetch_served_dataset(current)
 
 
 def describe_served_dataset(served: str | None, current: str) -> str:
@@ -84,11 +87,9 @@ def describe_served_dataset(served: str | None, current: str) -> str:
         )
     if served == current:
         return f"the service serves {served!r}"
-    if read_settings().release is not None:
-        advice = (
-            f"TIDEMILL_RELEASE names a release of {served!r}: unset it, then `tidemill down` and"
-            " `tidemill up`"
-        )
+    if read_settings().release is not None or read_settings().served_datasets:
+        name = "TIDEMILL_DATASETS" if read_settings().release is None else "TIDEMILL_RELEASE"
+        advice = f"{name} says so: correct or unset it, then `tidemill down` and `tidemill up`"
     elif read_champion(current) is not None:
         advice = (
             f"{ready} has the reason why it does not change to the champion of {current!r};"
@@ -102,9 +103,17 @@ def describe_served_dataset(served: str | None, current: str) -> str:
     return f"the service serves {served!r}, and the current dataset is {current!r}; {advice}"
 
 
-def _fetch_dataset() -> str | None:
-    address = f"http://{read_settings().host}:{read_settings().service_port}"
-    body = fetch_url(f"{address}/api/v1/models", headers=build_key_headers())
+def fetch_of_dataset(path: str, dataset: str) -> bytes | None:
+    """What our service answers at *path*, of *dataset* where it has several; None: no answer."""
+    address = f"http://{read_settings().host}:{read_settings().service_port}{path}"
+    headers = build_key_headers()
+    answer = fetch_url(address, headers=headers)
+    return answer or fetch_url(f"{address}?dataset={quote(dataset)}", headers=headers)
+
+
+def fetch_served_dataset(wanted: str) -> str | None:
+    """The dataset that our service has, *wanted* where it has several; None: none, or no answer."""
+    body = fetch_of_dataset("/api/v1/models", wanted)
     try:
         return str(json.loads(body)["champion"]["dataset"]) if body else None
     except (ValueError, KeyError, TypeError):
@@ -130,9 +139,10 @@ def run_service(bento: Path) -> Iterator[str]:
     host, service_port = read_settings().host, read_settings().service_port
     port = service_port if is_free(host, service_port) else find_free_port(host)
     address, log = f"http://{host}:{port}", get_log_path("service")
+    environment = build_service_environment() | {"TIDEMILL_DATASETS": ""}  # of the current dataset alone
     with log.open("w") as output:
         child, identity = start_process(
-            "The service", build_serve_command(str(bento), port), output, build_service_environment()
+            "The service", build_serve_command(str(bento), port), output, environment
         )
     try:
         wait_healthy(child, "The service", lambda: is_answering(f"{address}/readyz"), log)

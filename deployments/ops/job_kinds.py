@@ -18,6 +18,7 @@ from deployments.forecaster.job_requests import (
     select_fit_rows,
 )
 from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice, format_iso
+from deployments.ops.job_answers import Answered, record_answers
 from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import SERIES
 from tasks.core.kinds import get_kind
@@ -25,6 +26,7 @@ from tasks.edges.jobs import Job
 from tasks.edges.params import read_dataset
 from tasks.edges.processes import fetch_url
 from tasks.edges.row_versions import find_rows_version
+from tasks.edges.served import build_stored_history
 from tasks.edges.settings import read_settings
 from tasks.promote.backtest import list_backtest_cutoffs, score_backtest
 from tasks.release import Release, load_release, predict_cutoffs
@@ -58,8 +60,10 @@ def run_job(job: Job, asked: JobRequest, report: Report) -> JobResult:
         result = start_training(job, asked)
     elif isinstance(asked, FitRequest):
         result = _run_fits(job, load_input(job), asked, report)
+    elif isinstance(asked, BatchJob):
+        result = _run_batch(job, load_input(job), asked, report)
     else:
-        result = _RUNNERS[type(asked)](load_input(job), asked, report)
+        result = run_backtest(load_input(job), asked, report)
     head = {
         "job_id": job.id,
         "kind": job.kind,
@@ -122,11 +126,7 @@ def _run_fits(job: Job, given: JobInput, asked: FitRequest, report: Report) -> J
     """The forecast of the model, or of the best one, and how each did."""
     from deployments.ops.job_fits import fit_models  # the libraries of the models
 
-    document = read_dataset_document(job.dataset)
-    manifest = given.release.manifest
-    assert manifest is not None, "load_input has seen it"
-    choice = ReleaseChoice(given.release.folder, job.version, "job")
-    loaded = LoadedRelease(given.release, manifest, choice, given.rows, (), job.rows_version)
+    document, loaded = read_dataset_document(job.dataset), _build_loaded(job, given)
     models = asked.list_models(document.list_models())
     fitted = fit_models(document, select_fit_rows(loaded, asked), models, report)
     head = {
@@ -137,12 +137,21 @@ def _run_fits(job: Job, given: JobInput, asked: FitRequest, report: Report) -> J
             for fit in fitted
         ],
     }
-    return JobResult(head, fitted[0].forecasts)
+    history = None if asked.history is None else build_stored_history(asked.history)
+    by = Answered(None, history, {"fitted": fitted[0].name})
+    ((_, rows),) = record_answers(job, fitted[0].forecasts, by)
+    return JobResult(head, rows)
 
 
-def _run_batch(given: JobInput, asked: JobRequest, report: Report) -> JobResult:
-    """Forecasts as of each time, as /predict answers them."""
-    assert isinstance(asked, BatchJob)
+def _build_loaded(job: Job, given: JobInput) -> LoadedRelease:
+    manifest = given.release.manifest
+    assert manifest is not None, "load_input has seen it"
+    choice = ReleaseChoice(given.release.folder, job.version, "job")
+    return LoadedRelease(given.release, manifest, choice, given.rows, (), job.rows_version)
+
+
+def _run_batch(job: Job, given: JobInput, asked: BatchJob, report: Report) -> JobResult:
+    """Forecasts as of each time, as /predict answers them, and recorded as those."""
     release, rows = given
     series = asked.list_series(rows["series_id"].unique().sort().to_list())
     times, parts = asked.list_times(), []
@@ -155,6 +164,12 @@ def _run_batch(given: JobInput, asked: JobRequest, report: Report) -> JobResult:
         n_done += len(chunk)
         report(n_done, len(times), "times")
     forecasts = pl.concat(parts).sort("as_of", "series_id", "step")
+    n_answers = forecasts.select("as_of", "series_id").n_unique()
+    recorded = [forecasts.clear().insert_column(0, pl.Series("prediction_id", [], pl.String))]
+    for n_recorded, named in record_answers(job, forecasts, Answered(_build_loaded(job, given))):
+        recorded.append(named)
+        report(n_recorded, n_answers, "answers recorded")
+    forecasts = pl.concat(recorded)
     about = release.about
     head = {"target": about.target.column, "unit": about.target.unit, "n_forecasts": forecasts.height}
     return JobResult(head, forecasts)
@@ -205,9 +220,3 @@ def run_backtest(given: JobInput, asked: JobRequest, report: Report) -> JobResul
         "n_cutoffs": len(cutoffs),
     }
     return JobResult(head, score_backtest(release, rows, parts))
-
-
-_RUNNERS: dict[type[JobRequest], Callable[[JobInput, JobRequest, Report], JobResult]] = {
-    BatchJob: _run_batch,
-    BacktestJob: run_backtest,
-}

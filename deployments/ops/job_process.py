@@ -10,16 +10,16 @@ import sys
 import time
 import traceback
 
-import polars as pl
 import polars.selectors as cs
 
 from deployments.forecaster.job_requests import parse_job
 from deployments.forecaster.problems import ProblemError
+from deployments.ops.job_answers import format_rows
 from deployments.ops.job_kinds import JobResult, Report, run_job
 from tasks.core.errors import TidemillError
-from tasks.core.frames import UTC
 from tasks.edges.files import replace_file, sync_folder
 from tasks.edges.jobs import Job, JobStore, delete_result, get_result_path, open_jobs
+from tasks.edges.served_store import ServedStoreError
 
 NICE = 10
 _REPORT_S = 0.5
@@ -37,6 +37,10 @@ def main(job_id: str, attempt: int) -> None:
             write_result(job, result)
         except ProblemError as error:
             store.fail(job, error.body)
+        except ServedStoreError as error:
+            rule, way_out = "Nothing is served that is not recorded.", "Report it to the operator."
+            problem = ProblemError(503, "store of served forecasts", str(error), rule, way_out)
+            store.fail(job, problem.body)
         except TidemillError as error:
             rule = "A job is computed from the release and the rows that it was accepted on."
             store.fail(
@@ -54,8 +58,7 @@ def main(job_id: str, attempt: int) -> None:
 def write_result(job: Job, result: JobResult) -> None:
     """Put the result of *job* on disk, as parquet and as JSON."""
     rows = result.rows.with_columns(cs.float().fill_nan(None))
-    as_text = rows.with_columns(pl.col(UTC).dt.strftime("%FT%T%.fZ"))
-    whole = f'{json.dumps(result.head, allow_nan=False)[:-1]}, "rows": {as_text.write_json()}}}'
+    whole = f'{json.dumps(result.head, allow_nan=False)[:-1]}, "rows": {format_rows(rows).write_json()}}}'
     parquet = get_result_path(job.id, "parquet")
     replace_file(parquet, rows.write_parquet)
     replace_file(get_result_path(job.id, "json"), lambda part: part.write_text(whole))

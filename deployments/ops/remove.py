@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from deployments.ops.forecaster_process import find_served_dataset
+from deployments.ops.forecaster_process import fetch_served_dataset, find_served_dataset
 from deployments.ops.supervisor_state import read_state
 from tasks.core.errors import ParamsError
 from tasks.edges.audit import get_audit_head_path
@@ -73,8 +73,9 @@ def _check_is_unused(dataset: str) -> None:
     state = read_state()
     if state is None or not is_running(state.supervisor):
         return
-    for part, found in (("service", find_served_dataset()), ("feed", state.feed_dataset)):
-        if found == dataset:
+    served = (find_served_dataset(), fetch_served_dataset(dataset))  # the second: one of several
+    for part, found in (("service", served), ("feed", [state.feed_dataset])):
+        if dataset in found:
             raise ParamsError(
                 f"The {part} of `tidemill up` works on {dataset!r}. Stop it first with `tidemill down`."
             )

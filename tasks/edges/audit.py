@@ -193,6 +193,14 @@ def read_latencies(connection: sqlite3.Connection, release: str, route: str, sin
     return [us for (us,) in connection.execute(_LATENCIES, [_N_LOOKED_THROUGH, release, route, since_us])]
 
 
+def list_answering(connection: sqlite3.Connection, since_us: int) -> set[str]:
+    """Digests of the releases that have answered since then; it reads the whole audit."""
+    if not has_audit(connection):
+        return set()
+    query = "SELECT DISTINCT release FROM audit WHERE made_at >= ? AND release IS NOT NULL"
+    return {release for (release,) in connection.execute(query, [since_us])}
+
+
 def compute_row_hash(previous: str, content: Sequence[object]) -> str:
     """Of JSON, so that a value that moves to another column or type changes it."""
     return hashlib.sha256(f"{previous}{json.dumps(content, default=repr)}".encode()).hexdigest()

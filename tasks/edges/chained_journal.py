@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.core.errors import JournalError
 from tasks.edges.files import sync_file
@@ -19,18 +19,27 @@ from tasks.edges.files import sync_file
 Line = dict[str, Any]
 
 
-def append_line(path: Path, entry: Mapping[str, Any]) -> None:
+class JournalEnd(NamedTuple):
+    """How far a journal has been read. hash: that the next line names."""
+
+    n_bytes: int = 0
+    n_lines: int = 0
+    hash: str = ""
+
+
+START = JournalEnd()
+
+
+def append_line(path: Path, entry: Mapping[str, Any], end: JournalEnd = START) -> None:
     """Append *entry*, whose values are JSON's, and sync; the caller holds a lock of the journal.
 
-    What a kill left of a last line is removed before. Raises JournalError when the past does not
-    verify.
+    What a kill left of a last line is removed before. Raises JournalError when the past after *end*
+    does not verify.
     """
-    content = path.read_bytes() if path.exists() else b""
-    whole = content[: content.rfind(b"\n") + 1]
-    _, previous = _verify(path, whole)
-    body = {**entry, "previous": previous}
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))
+    _, found = read_further(path, end)
+    body = {**entry, "previous": found.hash}
+    if path.exists() and found.n_bytes < path.stat().st_size:
+        os.truncate(path, found.n_bytes)
     with path.open("a") as handle:
         handle.write(json.dumps({**body, "hash": _compute_hash(body)}, sort_keys=True) + "\n")
     sync_file(path)
@@ -42,15 +51,29 @@ def read_lines(path: Path) -> list[Line]:
     A last line that a kill cut off counts as not written. Raises JournalError when a line was
     changed, removed from the middle, or put in.
     """
-    content = path.read_bytes() if path.exists() else b""
-    return _verify(path, content[: content.rfind(b"\n") + 1])[0]
+    return read_further(path, START)[0]
 
 
-def _verify(path: Path, content: bytes) -> tuple[list[Line], str]:
-    """(entries, hash that the next line names)."""
+def read_further(path: Path, end: JournalEnd) -> tuple[list[Line], JournalEnd]:
+    """`read_lines` after *end*, and the new end.
+
+    end: START, or one that was returned for this file; then all of its lines are chained.
+    """
+    if not path.exists():
+        return [], START
+    with path.open("rb") as handle:
+        handle.seek(end.n_bytes)
+        content = handle.read()
+    whole = content[: content.rfind(b"\n") + 1]
+    entries, previous = _verify(path, whole, end)
+    return entries, JournalEnd(end.n_bytes + len(whole), end.n_lines + len(entries), previous)
+
+
+def _verify(path: Path, content: bytes, end: JournalEnd) -> tuple[list[Line], str]:
+    """(entries, hash that the next line names) of what comes after *end*."""
     entries: list[Line] = []
-    before_chain, previous, is_chained = hashlib.sha256(), "", False
-    for number, raw in enumerate(content.splitlines(keepends=True), 1):
+    before_chain, previous, is_chained = hashlib.sha256(), end.hash, end.n_lines > 0
+    for number, raw in enumerate(content.splitlines(keepends=True), end.n_lines + 1):
         try:
             line: Line = json.loads(raw)
         except ValueError as error:

@@ -16,6 +16,7 @@ from tasks.core.versions import ReleaseTraits
 from tasks.edges.artifacts import write_folder, write_text
 from tasks.edges.files import compute_file_hash
 from tasks.edges.jobs import list_pinned_releases
+from tasks.edges.recorded import list_answering_releases
 from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, read_settings
 
@@ -143,12 +144,15 @@ def delete_old_releases(dataset: str, promoted: Sequence[str], former: str | Non
     """Delete releases of this dataset beyond the newest `keep_releases`.
 
     promoted: digests in the order of their promotions.
-    former: the champion until now. It, its successor and what is in use always stay.
+    former: the champion until now. It, its successor and what is in use always stay, and so does a
+    release as long as an answer of it is recent: it is what the answer is recomputed from.
     """
     newest_first = list(dict.fromkeys(reversed(promoted)))
     kept = {*newest_first[: max(read_settings().keep_releases, 2)], former}
     folders = [get_release_folder(digest) for digest in newest_first if digest not in kept]
-    in_use = _read_references() if (old := [folder for folder in folders if folder.exists()]) else set()
+    in_use: set[str] = set()
+    if old := [folder for folder in folders if folder.exists()]:
+        in_use = _read_references() | list_answering_releases(dataset, datetime.now(UTC))
     for folder in old:
         if folder.name not in in_use:
             deletion = _get_deletion_path(dataset, folder.name)

@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     # The service serves the current dataset of the checkout in this folder; `tidemill up` sets it
     checkout: Path | None = None
     release: Path | None = None  # the service loads this release instead of the champion
+    # Datasets whose champions the service serves, separated by commas; empty: the checkout's
+    # current one
+    datasets: str = ""
     # Private key that signs promoted releases (PEM, ed25519); empty: signing.key in home, made at
     # the first promotion
     signing_key: Path | None = None
@@ -123,6 +126,12 @@ class Settings(BaseSettings):
     def n_workers(self) -> int:
         """How many fits may be made at the same time."""
         return self.workers or os.cpu_count() or 1
+
+    @property
+    def served_datasets(self) -> tuple[str, ...]:
+        """The names in `datasets`, each once."""
+        names = (name.strip() for name in self.datasets.split(","))
+        return tuple(dict.fromkeys(name for name in names if name))
 
     @property
     def kafka_address(self) -> str:

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from servers import DATASET, publish, serving_bento
+from servers import DATASET, crown, publish, serving_bento
 from small_release import build_small_release, small_rows
 
 from tasks.edges.processes import find_free_port
@@ -96,25 +96,29 @@ def test_processor_time_of_a_request(tmp_path):
 
 
 def test_latency_while_rows_are_published(tmp_path):
-    """One client for 30 s, and new rows each second."""
-    release, home = tmp_path / "release", tmp_path / "home"
+    """One client for 30 s, new rows each second, and a release promoted twice."""
+    home, releases = tmp_path / "home", [tmp_path / "first", tmp_path / "second"]
     home.mkdir()
-    build_small_release(release, dataset=DATASET)
+    for release, model in zip(releases, ("first", "second"), strict=True):
+        build_small_release(release, model=model, dataset=DATASET)
+    crown(home, releases[0])
     rows = [small_rows(seed=seed) for seed in (8, 9)]
     seconds = []
-    with serving_bento(home, TIDEMILL_RELEASE=str(release)) as server, ThreadPoolExecutor(1) as pool:
+    with serving_bento(home) as server, ThreadPoolExecutor(1) as pool:
         began, published = time.monotonic(), 0
         while (now := time.monotonic()) - began < 30:
             if now - began > published:
                 pool.submit(publish, home, rows[published % 2])
+                if published in {10, 20}:
+                    pool.submit(crown, home, releases[published // 10 % 2])
                 published += 1
             start = time.perf_counter()
             server.predict(series_id="north").raise_for_status()
             seconds.append(time.perf_counter() - start)
     median, p99 = np.quantile(seconds, [0.5, 0.99]) * 1000
     print(
-        f"\none client, rows published each second: {len(seconds)} requests, p50 {median:.1f} ms, p99"
-        f" {p99:.1f} ms ({p99 / median:.1f} times), slowest {1000 * max(seconds):.0f} ms"
+        f"\none client, rows published each second, two promotions: {len(seconds)} requests, p50"
+        f" {median:.1f} ms, p99 {p99:.1f} ms ({p99 / median:.1f} times), slowest {1000 * max(seconds):.0f} ms"
     )
 
 

@@ -18,9 +18,7 @@ from polars.testing import assert_frame_equal
 from sign_kind import SignKind
 
 from deployments.console.charts.ensemble import draw_ensemble
-from deployments.forecaster.app import build_app
-from deployments.forecaster.recorder import ResponseRecorder
-from deployments.forecaster.source import ReleaseSource
+from deployments.forecaster.app import create_app
 from tasks.core.about import About
 from tasks.core.calendar import build_calendar
 from tasks.core.dataset import Dataset
@@ -305,8 +303,7 @@ def test_the_gate_promotes_what_knows_more_than_the_climatology(chain):
 def serving(home, release):
     """The service with this process's kinds, on a free port."""
     with at_home(home, TIDEMILL_RELEASE=str(release)), socket.create_server(("127.0.0.1", 0)) as listening:
-        source = ReleaseSource()
-        app = build_app(source, ResponseRecorder(source))
+        app = create_app()
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -7,13 +7,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from homes import at_home
+from hypothesis import given
+from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
+from limits import parse
 from servers import DATASET, at, serving
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from deployments.forecaster.access import CHECK_S, PUBLIC, SCOPE_OF
+from deployments.forecaster.access import CHECK_S, PUBLIC, SCOPE_OF, MovingWindow
 from deployments.forecaster.app import create_app
 from deployments.ops.forecaster_process import find_served_dataset
 from tasks.core.errors import AccessError, SettingsError
@@ -189,6 +192,20 @@ def test_other_sites_hosts_and_types_are_refused(server):
 def test_without_keys_another_machine_is_refused(server):
     """A proxy on this machine names its client; so does this request."""
     assert ask(server, **{"X-Forwarded-For": "203.0.113.9"}).status_code == 401
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 4)), max_size=60), st.integers(1, 4))
+def test_a_window_lets_through_what_counting_by_hand_does(calls, n_allowed):
+    window, let_through, now_s = MovingWindow(parse(f"{n_allowed}/5 seconds")), [], 0.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deployments.forecaster.access.time.monotonic", lambda: now_s)
+        for caller, pause_s in calls:
+            now_s += pause_s
+            recent = [time for who, time in let_through if who == caller and time > now_s - 5]
+            assert window.hit(None, "tenant", caller) == (len(recent) < n_allowed)
+            if len(recent) < n_allowed:
+                let_through.append((caller, now_s))
+    assert len(window._hits) <= 3
 
 
 def test_commands_of_this_machine_have_a_key_of_their_own(guarded, monkeypatch):

@@ -83,6 +83,32 @@ def test_an_item_gets_what_a_request_of_its_own_gets(loaded, items):
     assert response.n_news + response.n_what_if == len(items) - body["n_failed"]
 
 
+def test_items_are_explained_as_requests_of_their_own_and_fail_one_by_one(loaded, monkeypatch):
+    monkeypatch.setattr("deployments.forecaster.batch.MAX_EXPLAINED", 3)
+    items = [
+        {"series_id": "north", "explain": True, "horizon_steps": 2},
+        {"series_id": "south"},
+        {"series_id": "norht", "explain": True},
+        {"series_id": "south", "explain": True, "as_of": TIMES[2]},
+        {"series_id": "north", "explain": "yes"},
+        {"series_id": "south", "explain": True},
+        {"series_id": "north", "explain": True},
+    ]
+    made_at = cutoff_at(500)
+    body = json.loads(build_batch_response(loaded, json.dumps({"items": items}).encode(), made_at).content)
+    TypeAdapter(shapes.BatchPrediction).validate_python(body)
+    answers = body["items"]
+    assert [answer["status"] for answer in answers] == [200, 200, 404, 200, 422, 200, 422]
+    assert [answer.get("thing") for answer in answers[4:]] == ["explain", None, "explain"]
+    assert "explanation" not in answers[1]
+    for k in (0, 3, 5):
+        alone = json.loads(answer_alone(loaded, items[k], made_at).content)
+        assert [answers[k]["explanation"]] == alone["explanations"]
+        for step, sent in zip(answers[k]["explanation"]["steps"], answers[k]["series"]["steps"], strict=True):
+            parts = [step["base"], *step["features"].values(), *step["members"].values()]
+            assert sum(parts) + step["calibration"] + step["bounds"] == pytest.approx(sent["y_hat"], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("body", "thing"),
     [

@@ -132,8 +132,9 @@ from deployments.forecaster import service
 from deployments.forecaster.response import build_response
 from deployments.forecaster.request import parse_request
 from tasks.edges.served import write_answers
-service.source.load_initial()
-made = build_response(service.source.loaded, parse_request(b'{{"series_id": "north"}}'), datetime.now(UTC))
+source = service.all_parts[0].source
+source.load_initial()
+made = build_response(source.loaded, parse_request(b'{{"series_id": "north"}}'), datetime.now(UTC))
 write_answers([made.stored])
 print(made.stored.prediction_id)
 """

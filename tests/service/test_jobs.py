@@ -1,5 +1,6 @@
 """Jobs over HTTP: what is accepted, what its result is, and who sees it."""
 
+import hashlib
 import io
 import json
 import time
@@ -13,11 +14,16 @@ from servers import DATASET, at, serving
 from small_release import START, cutoff_at
 
 from deployments.forecaster import job_requests
+from deployments.forecaster.job_requests import BatchJob
 from deployments.forecaster.job_views import JobList, JobView
 from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.shapes import RecordedPrediction
 from deployments.forecaster.source import ReleaseSource
+from deployments.ops.job_kinds import run_job
 from tasks.edges.api_keys import create_key
-from tasks.edges.jobs import get_result_path, open_jobs
+from tasks.edges.audit_check import verify_audit
+from tasks.edges.jobs import Job, get_result_path, open_jobs
+from tasks.edges.served import read_served
 from tasks.promote.gate import compare_releases, list_gate_cutoffs
 from tasks.promote.params import PromoteParams
 from tasks.release import load_release
@@ -116,6 +122,53 @@ def test_a_batch_has_the_forecasts_that_predict_answers(server):
         assert [row["y_hat"] for row in rows] == [step["y_hat"] for step in series["steps"]]
         assert [row["q_0.9"] for row in rows] == [step["quantiles"]["0.9"] for step in series["steps"]]
         assert {row["cutoff"] for row in rows} == {series["cutoff"]}
+        check_recorded(server, rows, series, job)
+
+
+def check_recorded(server, rows, series, job):
+    """*rows* are an answer of its own, recorded as that of a request is, and computed again."""
+    (prediction_id,) = {row["prediction_id"] for row in rows}
+    recorded = server.client.get(f"/api/v1/predictions/{prediction_id}").json()
+    TypeAdapter(RecordedPrediction).validate_python(recorded)
+    assert (recorded["route"], recorded["request"]["job_id"]) == ("POST /api/v1/jobs", job["job_id"])
+    assert [part["steps"] for part in recorded["series"]] == [series["steps"]]
+    assert (recorded["recomputed"]["state"], recorded["model"]) == ("same", job["model"])
+    sent = json.dumps(rows, separators=(",", ":")).encode()
+    assert recorded["answer_digest"] == hashlib.sha256(sent).hexdigest()
+    assert server.client.get(f"/api/v1/predictions/{prediction_id}/explain").status_code == 200
+
+
+def test_a_job_that_begins_again_records_each_answer_once(server, release, monkeypatch):
+    times = [cutoff_at(day) for day in range(300, 330)]
+    asked = BatchJob(kind="batch", as_of=[time.isoformat() for time in times])
+    manifest = release.manifest
+    release_of = (manifest.digest, str(release.folder), "1.0.0", manifest.files["rows.parquet"])
+    job = Job("again", "acme", "ann", DATASET, "batch", asked.model_dump_json(), "", None, *release_of)
+    with at(server.home):
+        before = read_served(DATASET)["prediction_id"].n_unique()
+        monkeypatch.setattr("deployments.ops.job_answers._N_STEPS", 100)
+        with pytest.raises(SystemExit):  # as a job that is cancelled or killed after its first group
+            run_job(job, asked, stop_after(1, "answers recorded"))
+        n_first = read_served(DATASET)["prediction_id"].n_unique() - before
+        rows = [run_job(job, asked, lambda *_: None).rows for _ in range(2)]
+        n_all = read_served(DATASET)["prediction_id"].n_unique() - before
+        assert verify_audit(DATASET).fault is None
+    assert (n_first, n_all) == (20, 2 * len(times))
+    assert rows[0].equals(rows[1])
+    assert rows[0].group_by("as_of", "series_id").agg(pl.col("prediction_id").n_unique())[
+        "prediction_id"
+    ].to_list() == [1] * (2 * len(times))
+
+
+def stop_after(n, unit):
+    reports = []
+
+    def report(_done, _total, message):
+        reports.append(message)
+        if reports.count(unit) == n:
+            raise SystemExit(0)
+
+    return report
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def test_a_row_that_was_sent_is_in_the_next_forecast_and_in_the_next_training(fo
         # The files grow after that, and a training reads the same rows by itself
         write_meters(root, pl.concat([SEEN, ROWS.filter(pl.col("event_time") == day(N_SEEN + 1))]))
         refresh_rows(root, report=lambda _: None)
-        assert (root / "data/source/.observations.parquet").is_symlink()
+        assert (root / "data/source/.observations.jsonl").is_symlink()
         assert run_full_pass(root, links=False) == get_rows_path(DATASET).read_bytes() != bytes_before
         get_observations_path(DATASET).unlink()
         write_meters(root, SEEN)

@@ -130,6 +130,7 @@ def test_new_rows_change_the_ready_answer(releases, tmp_path):
     with serving(tmp_path, TIDEMILL_RELEASE=str(releases / "first")) as server:
         before = server.predict(series_id="north").json()["series"][0]
         publish(tmp_path, small_rows(seed=8))
+        server.client.get("/api/v1/health/ready")  # waits until they are read, as predict does not
         after = server.predict(series_id="north").json()["series"][0]
     assert before["steps"] != after["steps"]
 

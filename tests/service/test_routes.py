@@ -10,7 +10,7 @@ from servers import DATASET, at
 
 from deployments.forecaster import app as app_module
 from deployments.forecaster import routes
-from deployments.forecaster.app import ROUTES, build_app, create_app
+from deployments.forecaster.app import ROUTES, build_app, build_parts, create_app
 from deployments.forecaster.loaded import format_iso
 from deployments.forecaster.source import ReleaseSource
 from tasks.edges.settings import ROOT
@@ -43,7 +43,7 @@ def test_the_route_of_the_how_to_works_as_it_stands(releases, tmp_path, monkeypa
     with at(tmp_path):
         held = ReleaseSource(releases / "first", DATASET)
         held.load_initial()
-        answer, document = asyncio.run(get(build_app(held, None), "/api/v1/series", "/openapi.json"))
+        answer, document = asyncio.run(get(build_app(build_parts([held])), "/api/v1/series", "/openapi.json"))
     newest = format_iso(held.loaded.newest_known)
     assert answer.json() == [{"series_id": name, "known_at": newest} for name in ("north", "south")]
     responses = document.json()["paths"]["/api/v1/series"]["get"]["responses"]

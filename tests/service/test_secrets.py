@@ -6,8 +6,7 @@ import logging
 import httpx
 from servers import DATASET, JSON, at
 
-from deployments.forecaster.app import build_app
-from deployments.forecaster.recorder import ResponseRecorder
+from deployments.forecaster.app import build_app, build_parts
 from deployments.forecaster.source import ReleaseSource
 from tasks.edges.api_keys import create_key
 
@@ -28,7 +27,7 @@ def test_a_planted_secret_is_nowhere(releases, tmp_path, monkeypatch, caplog):
         key = create_key("shop", "acme", ["predict"], [DATASET])
         source = ReleaseSource(releases / "first", DATASET)
         source.load_initial()
-        app = build_app(source, ResponseRecorder(source))
+        app = build_app(build_parts([source]))
         mine, wrong = {"X-API-Key": key}, {"X-API-Key": f"tm_00000000_{CANARY}"}
         token = {"Authorization": f"Bearer {CANARY}"}
         body = {"series_id": "north"}

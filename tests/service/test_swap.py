@@ -1,5 +1,6 @@
 """Which release speaks, and how another one takes over while requests go on."""
 
+import asyncio
 import shutil
 import threading
 from datetime import timedelta
@@ -10,6 +11,7 @@ from servers import DATASET, at, crown, digest_of, publish, serving
 from small_release import build_small_release
 
 from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice
+from deployments.forecaster.source import ReleaseSource
 from tasks.edges.artifacts import read_json, write_json, write_text
 from tasks.edges.served import count_served, read_served
 from tasks.release import load_release, predict_cutoffs
@@ -136,6 +138,7 @@ def test_published_rows_are_looked_back_on_as_soon_as_they_are_there(crowned, ho
     early = all_rows.filter(pl.col("known_at") <= all_rows["known_at"].unique().sort()[-31])
     for rows in (early, all_rows):
         publish(home, rows)
+        crowned.client.get("/api/v1/health/ready")  # waits until they are read
         body = crowned.predict(series_id="north").json()
         expected = predict_cutoffs(load_release(releases / "first"), rows, [rows["known_at"].max()]).filter(
             pl.col("series_id") == "north"
@@ -150,12 +153,35 @@ def test_a_correction_that_is_published_changes_the_answer_from_when_it_was_know
     last = all_rows.filter(pl.col("series_id") == "north").tail(1)
     corrected = last.with_columns(pl.col("load") * 2, known_at=pl.col("known_at") + pl.duration(hours=5))
     publish(home, pl.concat([all_rows, corrected]).sort("series_id", "event_time", "known_at"))
+    crowned.client.get("/api/v1/health/ready")
     before, after = (
         crowned.predict(series_id="north", as_of=t.isoformat()).json()
         for t in (last["known_at"][0], corrected["known_at"][0])
     )
     assert before["series"][0]["steps"][0]["y_hat"] < after["series"][0]["steps"][0]["y_hat"]
     assert before["series"][0]["as_of"] < after["series"][0]["as_of"]
+
+
+def test_a_forecast_does_not_wait_for_new_rows_and_other_requests_do(releases, all_rows, tmp_path):
+    source, reads = ReleaseSource(releases / "first", DATASET), threading.Event()
+    load = source._load_newest_rows
+    source._load_newest_rows = lambda current: reads.wait(30) and load(current)
+
+    async def ask():
+        former = await source.refresh()
+        publish(tmp_path, all_rows.head(700))
+        with at(tmp_path):
+            assert [await source.refresh(waits=False) for _ in range(3)] == [former] * 3
+            waiting = asyncio.create_task(source.refresh())
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            reads.set()
+            newer = await waiting
+            assert newer.rows.height == 700
+            assert await source.refresh(waits=False) is newer
+
+    with at(tmp_path):
+        asyncio.run(ask())
 
 
 def test_rows_that_cannot_be_read_leave_the_old_ones(crowned, home, all_rows):

@@ -34,7 +34,9 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
     # Cached: it takes 50 ms, and each request for an unknown path uses it
     build_document = lru_cache(maxsize=1)(partial(build_openapi, app))
     # As FastAPI's documentation replaces it
-    app.openapi = lambda: build_document(parts.source.loaded)  # type: ignore[method-assign]
+    app.openapi = lambda: build_document(  # type: ignore[method-assign]
+        parts.source.loaded, parts.source.dataset if parts.by_dataset else None
+    )
     contents = {name: (ASSETS / name).read_bytes() for name in {*SWAGGER, *REDOC}}
 
     @app.get("/docs", include_in_schema=False)

@@ -22,6 +22,7 @@ from deployments.forecaster.routes.shared import (
     get_loaded_release,
     run_large_request,
 )
+from tasks.core.errors import JournalError
 
 _RESPONSES: dict[int | str, JsonObject] = {
     200: {"model": Observations},
@@ -50,6 +51,6 @@ def _observe(loaded: LoadedRelease, body: bytes) -> Observations:
     contract = read_contract(loaded.manifest.dataset, list_value_columns(sent))
     try:
         return add_observations(loaded, contract, sent, now)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, JournalError, pl.exceptions.PolarsError) as error:
         rule = "A row is on disk before it is answered."
         raise ProblemError(503, "observations", str(error), rule, "Report it to the operator.") from error

@@ -115,7 +115,8 @@ async def _answer(parts: ServiceParts, request: ForecastRequest) -> tuple[Loaded
         build = partial(build_response, loaded, request, datetime.now(UTC), parts.source.rules)
         return build() if is_quick(loaded, request) else await run_large_request(parts, build)
 
-    champion, slots = await get_loaded_release(parts), parts.source.slots
+    # New rows are read meanwhile; to wait for them is the longest stall of all
+    champion, slots = await get_loaded_release(parts, waits=False), parts.source.slots
     if request.model != CHAMPION:
         named = await run_large_request(parts, parts.versions.find, champion, request.model)
         return named, await work(named)

@@ -24,9 +24,10 @@ T = TypeVar("T")
 
 
 class ServiceParts(NamedTuple):
-    """The release and rows in use, the store of answers, and the service's metrics.
+    """Of one dataset: release and rows in use, store of answers, metrics.
 
-    large: runs what a request can make slow. versions: for work that it runs.
+    large: runs what a request can make slow, of all datasets. versions: for work that it runs.
+    by_dataset: the parts of each of several datasets; empty where there is one.
     """
 
     source: ReleaseSource
@@ -34,11 +35,12 @@ class ServiceParts(NamedTuple):
     metrics: ServiceMetrics
     large: BoundedWorker
     versions: VersionCache
+    by_dataset: Mapping[str, "ServiceParts"]
 
 
-async def get_loaded_release(parts: ServiceParts) -> LoadedRelease:
-    """The release in use. Raises ProblemError 503 when none is loaded."""
-    if (loaded := await parts.source.refresh()) is None:
+async def get_loaded_release(parts: ServiceParts, *, waits: bool = True) -> LoadedRelease:
+    """The release in use. Raises ProblemError 503 when none is loaded. waits: for new rows."""
+    if (loaded := await parts.source.refresh(waits=waits)) is None:
         raise ProblemError(
             503,
             "service",
