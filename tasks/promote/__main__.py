@@ -8,9 +8,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from tasks.core.errors import OtherDatasetError
+from tasks.core.errors import OtherDatasetError, ReleaseError
+from tasks.core.reports.package import OnlineComparison, OnlineFigures
 from tasks.core.reports.promote import GateDecision, GateKey
-from tasks.edges.artifacts import read_json, read_last_report, write_folder, write_report
+from tasks.edges.artifacts import read_json, read_last_report, read_report, write_folder, write_report
 from tasks.edges.champions import ChampionRecord, find_taken_back
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
@@ -68,6 +69,23 @@ def _build_key(params: PromoteParams, root: Path) -> GateKey:
     )
 
 
+def _read_online(release: Path, digest: str) -> OnlineFigures | None:
+    """How far the packaged service is from training; None for a release without a Bento.
+
+    Raises ReleaseError when the comparison is of another release, or has more than its limit.
+    """
+    path = release / Path(OnlineComparison.PATH).name
+    if not path.exists():
+        return None
+    found = read_report(path, OnlineComparison)
+    if found.digest != digest or found.max_difference > found.limit:
+        raise ReleaseError(
+            f"{path} is of {found.digest[:12]} with a difference of {found.max_difference:.1e} (allowed:"
+            f" {found.limit:g}), and the release is {digest[:12]}. Run `dvc repro -f package`."
+        )
+    return OnlineFigures(**{name: getattr(found, name) for name in OnlineFigures.model_fields})
+
+
 def _is_applied_here(params: PromoteParams) -> bool:
     """Whether this stage applies its verdict.
 
@@ -116,6 +134,7 @@ def _build_decision(
     from tasks.release import load_release
 
     rows, release = read_frame(root / ROWS, SERIES), root / "models/release"
+    online = _read_online(release, key.challenger)
     champion = None if opponent is None else load_release(read_settings().home / "releases" / opponent)
     challenger, baseline = load_release(release), load_release(release / "baseline")
     for candidate in (challenger, baseline):
@@ -129,8 +148,9 @@ def _build_decision(
     if (gate := build_earlier_gate(verdict, key)) is not None:
         write_gate(dataset, gate)
     applied = _is_applied_here(params) and verdict.winner_digest is not None
+    as_of = get_newest_known_at(rows)
     decision = GateDecision(
-        **dict(verdict), dataset=dataset, key=key, as_of=get_newest_known_at(rows), applied=applied
+        **dict(verdict), dataset=dataset, key=key, as_of=as_of, applied=applied, online=online
     )
     with write_folder(root / "data/decisions/promote") as folder:
         write_report(folder / "decision.json", decision)
