@@ -5,6 +5,6 @@ data/features (that the service must compute, too), data/reports/explain (for th
 models/release, the sealed challenger with its rows, provenance, model card and Bento;
 models/release/baseline, the sealed baseline. The digest covers exactly what the service loads, so
 the same inputs give the same digest on every run; card, provenance and Bento are outside it. The
-Bento has the code that the service imports and the release, and nothing else of the chain. Promised: the Bento
-computes the numbers of training, or there is no release.
+Bento has the code that the service imports and the release, and nothing else of the chain.
+Promised: the Bento computes the numbers of training, or there is no release.
 """
