@@ -9,7 +9,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from deployments.forecaster.loaded import LoadedRelease
 from deployments.forecaster.problems import ProblemError
@@ -20,10 +20,21 @@ from tasks.core.errors import ReleaseError
 from tasks.release.predict import make_forecasts
 
 
+class OnlineAnswer(TypedDict, total=False):
+    """What is compared of an answer.
+
+    series: as in HTTP. features: by series, null where unknown.
+    problem: why there is no answer.
+    """
+
+    series: object
+    features: dict[str, list[float | None]]
+    problem: str
+
+
 def main(requests: Path, answers: Path) -> None:
     """Answer the JSON list of bodies in *requests* into *answers*, in their order.
 
-    An answer is {"series": as in HTTP, "features": values by series}, or {"problem": why not}.
     Raises ReleaseError when the release does not load.
     """
     source = ReleaseSource()
@@ -34,7 +45,7 @@ def main(requests: Path, answers: Path) -> None:
     answers.write_text(json.dumps([_answer(loaded, json.dumps(body).encode()) for body in bodies]))
 
 
-def _answer(loaded: LoadedRelease, body: bytes) -> dict[str, Any]:
+def _answer(loaded: LoadedRelease, body: bytes) -> OnlineAnswer:
     try:
         request = parse_request(body)
         response = build_response(loaded, request, datetime.now(UTC))

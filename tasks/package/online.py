@@ -31,8 +31,17 @@ MAX_HISTORY_ROWS = 10_000  # that the service reads
 TIMEOUT_S = 300.0  # 5 s on a free machine; one that hangs is ended
 
 
+class OnlineRequest(NamedTuple):
+    """One request. way: `series` or `history`. content: the JSON of its body."""
+
+    way: str
+    cutoff: datetime
+    series: list[str]
+    content: object
+
+
 class Number(NamedTuple):
-    """One number to compare. way: `series` or `history`. name: of a feature, or of a column."""
+    """One number to compare. name: of a feature, or of a column."""
 
     way: str
     series_id: str
@@ -54,16 +63,19 @@ def compare_online(
     recent = _select_recent(release, table)
     cutoffs = recent["cutoff"].unique().sort().to_list()
     names = _spread(sorted(set(recent["series_id"]) & set(rows["series_id"])), MAX_SERIES)
-    requests = [("series", cutoff, {"series_id": names, "as_of": cutoff.isoformat()}) for cutoff in cutoffs]
+    requests = [
+        OnlineRequest("series", cutoff, names, {"series_id": names, "as_of": cutoff.isoformat()})
+        for cutoff in cutoffs
+    ]
     histories = _list_histories(release, rows, names, cutoffs[-HISTORY_CUTOFFS:])
-    requests += [("history", cutoff, body) for cutoff, body in histories]
-    answers = _run_service(bento, [body for _, _, body in requests])
+    requests += histories
+    answers = _run_service(bento, [request.content for request in requests])
     forecasts = predict_cutoffs(release, rows, cutoffs).filter(pl.col("series_id").is_in(names))
     expected = _Expected(release, recent, forecasts)
     numbers = [
         number
-        for (way, cutoff, body), answer in zip(requests, answers, strict=True)
-        for number in expected.list_numbers(way, cutoff, body, answer)
+        for request, answer in zip(requests, answers, strict=True)
+        for number in expected.list_numbers(request, answer)
     ]
     n_features = sum(number.name in release.schema.names for number in numbers)
     return OnlineComparison(
@@ -115,23 +127,21 @@ class _Expected:
             (row["series_id"], row["cutoff"]): row
             for row in recent.with_columns(pl.col(release.schema.names).fill_nan(None)).iter_rows(named=True)
         }
-        self._forecasts: dict[tuple[str, datetime], list[dict[str, Any]]] = {}
+        self._forecasts: dict[tuple[str, datetime], list[Mapping[str, Any]]] = {}
         for row in forecasts.iter_rows(named=True):
             answer = release.kind.build_answer(release.about, row)
             self._forecasts.setdefault((row["series_id"], row["cutoff"]), []).append(answer)
 
-    def list_numbers(
-        self, way: str, cutoff: datetime, body: Mapping[str, Any], answer: Mapping[str, Any]
-    ) -> Iterator[Number]:
-        """Every number of *answer* to *body*, and of training. Raises ReleaseError for none."""
-        requested = [body["series_id"]] if way == "history" else body["series_id"]
+    def list_numbers(self, request: OnlineRequest, answer: Mapping[str, Any]) -> Iterator[Number]:
+        """Every number of *answer*, and of training. Raises ReleaseError where it has none."""
+        way, cutoff = request.way, request.cutoff
         if "problem" in answer:
             raise ReleaseError(
-                f"The packaged service does not answer by {way} for {requested[0]!r} at {cutoff:%F %T}Z:"
-                f" {answer['problem']}"
+                f"The packaged service does not answer by {way} for {request.series[0]!r} at"
+                f" {cutoff:%F %T}Z: {answer['problem']}"
             )
         answered = {series["series_id"]: series["steps"] for series in answer["series"]}
-        for name in requested:
+        for name in request.series:
             when = f"{cutoff:%F %T}Z"
             if (row := self._features.get((name, cutoff))) is not None and name in answer["features"]:
                 values = zip(self._release.schema.names, answer["features"][name], strict=True)
@@ -168,8 +178,8 @@ def _select_recent(release: Release, table: pl.LazyFrame) -> pl.DataFrame:
 
 def _list_histories(
     release: Release, rows: pl.DataFrame, names: list[str], cutoffs: list[datetime]
-) -> list[tuple[datetime, dict[str, Any]]]:
-    """Requests with own histories, of series that can be forecast so: (cutoff, body).
+) -> list[OnlineRequest]:
+    """Requests with own histories, of series that can be forecast so.
 
     A history has no other series, no values known ahead, no text and no late rows, and is long
     enough for the quantiles to learn from what they have learned from.
@@ -198,11 +208,11 @@ def _list_histories(
                     for row in known.iter_rows(named=True)
                 ]
                 body = {"series_id": name, "as_of": cutoff.isoformat(), "history": history}
-                found.append((cutoff, body))
+                found.append(OnlineRequest("history", cutoff, [name], body))
     return found
 
 
-def _run_service(bento: Path, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _run_service(bento: Path, bodies: list[object]) -> list[Mapping[str, Any]]:
     """The answers of the code and the release in *bento*. Raises ReleaseError with what it said."""
     src = (bento / "src").absolute()
     with tempfile.TemporaryDirectory() as temporary:
@@ -234,7 +244,7 @@ def _run_service(bento: Path, bodies: list[dict[str, Any]]) -> list[dict[str, An
         if done.returncode:
             output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
             raise ReleaseError(f"The packaged service does not answer:\n{output}")
-        answers: list[dict[str, Any]] = json.loads((folder / "answers.json").read_text())
+        answers: list[Mapping[str, Any]] = json.loads((folder / "answers.json").read_text())
         return answers
 
 
