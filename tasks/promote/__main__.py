@@ -17,7 +17,7 @@ from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
 from tasks.edges.files import compute_file_hash
 from tasks.edges.mlflow_delivery import publish_alongside
-from tasks.edges.params import read_document
+from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.refreshed import is_refreshed_since
 from tasks.edges.registry import publish_rows_file, read_champion, read_journal
 from tasks.edges.rollouts import find_active_rollout
@@ -51,7 +51,7 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
         print(f"promote: nothing new, the verdict stays: {last.decision} ({last.reason})")
         return
     with deliver():  # MLflow's import runs alongside the gate
-        decision = _build_decision(dataset, params, key, _find_opponent(champion, key), root)
+        decision = _build_decision(document, key, _find_opponent(champion, key), root)
     print(f"promote: {decision.decision}: {decision.reason}")
     if (rollout := find_active_rollout(dataset)) is not None:
         share = f"{rollout.weight:.0%} of the series"
@@ -120,25 +120,26 @@ def _find_opponent(champion: ChampionRecord | None, key: GateKey) -> str | None:
     return champion.decision.champion_digest if champion.decision.key == key else champion.digest
 
 
-def _build_decision(
-    dataset: str, params: PromoteParams, key: GateKey, opponent: str | None, root: Path
-) -> GateDecision:
+def _build_decision(document: ParamsDocument, key: GateKey, opponent: str | None, root: Path) -> GateDecision:
     # This and the next: a verdict that stays needs neither onnxruntime nor features
     from tasks.core.frames import SERIES, get_newest_known_at
     from tasks.edges.artifacts import read_frame, write_frame
     from tasks.promote.apply import apply_winner, request_winner_approval
     from tasks.promote.earlier_gates import build_earlier_gate, read_earlier_gates, write_gate
     from tasks.promote.gate import LOSSES
+    from tasks.promote.guardrails import check_release_interface
     from tasks.promote.leaks import check_release_is_leak_free
     from tasks.promote.stage import decide_promotion
     from tasks.release import load_release
 
+    dataset, params = document.dataset, document.parse_stage("promote", PromoteParams)
     rows, release = read_frame(root / ROWS, SERIES), root / "models/release"
     online = _read_online(release, key.challenger)
     champion = None if opponent is None else load_release(read_settings().home / "releases" / opponent)
     challenger, baseline = load_release(release), load_release(release / "baseline")
     for candidate in (challenger, baseline):
         check_release_is_leak_free(candidate)
+        check_release_interface(candidate, document.about)
     this = (key.challenger, key.rows)
     earlier_gates = [g for g in read_earlier_gates(dataset) if (g.challenger, g.rows) != this]
     taken_back = find_taken_back(read_journal(dataset))

@@ -35,7 +35,7 @@ class GateResult(NamedTuple):
     mean_loss: of each side, in the primary score's own unit.
     gain_frac: part by which the challenger's scaled loss is below. coverage_frac: of each side,
     share of outcomes within its outermost quantiles. alpha: level of this look. n_planned: cutoffs
-    of the last one.
+    of the last one. n_missing: pairs that the opponent forecasts and the challenger does not.
     """
 
     passed: bool | None
@@ -48,6 +48,7 @@ class GateResult(NamedTuple):
     losses: pl.DataFrame
     alpha: float
     n_planned: int = 0
+    n_missing: int = 0
 
 
 def run_gate(
@@ -186,7 +187,19 @@ def compare_forecasts(
     test = compute_cosine_test(difference.to_numpy())
     gain, passed = _compute_gain(losses), test.p <= params.alpha
     reason = _format_reason(gain, test.p, n, about, params)
-    return GateResult(passed, reason, n, gain, test.p, mean_loss, covered, losses, params.alpha)
+    missing = _count_missing(challenger, opponent, about)
+    return GateResult(
+        passed, reason, n, gain, test.p, mean_loss, covered, losses, params.alpha, n_missing=missing
+    )
+
+
+def _count_missing(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About) -> int:
+    """Pairs up to the challenger's horizon that only the opponent forecasts with a number."""
+    point = get_kind(about.target).list_columns(about)[0]
+    ours, theirs = (side.filter(pl.col(point).is_finite()).select(_PAIR) for side in (challenger, opponent))
+    within = theirs.filter(pl.col("step") <= challenger["step"].max())
+    within = within.join(challenger.select("cutoff").unique(), on="cutoff", how="semi")
+    return within.join(ours, on=_PAIR, how="anti").height
 
 
 def _compute_gain(losses: pl.DataFrame) -> float:

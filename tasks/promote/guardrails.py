@@ -1,9 +1,11 @@
-"""What a release with a lower loss may still not have: wrong intervals, and slow answers."""
+"""What a release with a lower loss may still not have: gaps, wrong intervals, slow answers."""
 
 import time
 
 import polars as pl
 
+from tasks.core.about import About
+from tasks.core.errors import ReleaseError
 from tasks.core.frames import get_newest_known_at
 from tasks.promote.gate import GateResult
 from tasks.promote.params import PromoteParams
@@ -17,15 +19,30 @@ def find_guardrail_fault(
     challenger: Release, opponent: Release, rows: pl.DataFrame, gate: GateResult, params: PromoteParams
 ) -> str | None:
     """What keeps a challenger that has passed from taking over; None for nothing."""
+    if gate.n_missing:
+        return f"it forecasts no number for {gate.n_missing} steps that the other forecasts"
     return _find_coverage_fault(challenger, gate, params) or _find_latency_fault(
         challenger, opponent, rows, params
     )
 
 
+def check_release_interface(release: Release, about: About) -> None:
+    """Raise ReleaseError when the release promises other than params.yaml has now."""
+    for key in ("every", "calendar", "horizon_steps", "quantiles"):
+        found, expected = getattr(release.about, key), getattr(about, key)
+        if found != expected:
+            raise ReleaseError(
+                f"{release.folder} was built with `about.{key}` {found}, params.yaml has {expected}. Build it"
+                " again with `dvc repro package`."
+            )
+
+
 def _find_coverage_fault(challenger: Release, gate: GateResult, params: PromoteParams) -> str | None:
     level, held = challenger.kind.get_level(challenger.about), gate.coverage_frac
-    if level is None or held.challenger is None or held.opponent is None:
+    if level is None or held.opponent is None:
         return None
+    if held.challenger is None:
+        return "it has no intervals, and the other has"
     if abs(held.challenger - level) <= abs(held.opponent - level) + params.max_coverage_loss_frac:
         return None
     return (
