@@ -157,7 +157,7 @@ def test_the_verdict_follows_from_the_rows_however_often_it_is_looked_for(home, 
     assert rollout_page.list_inputs(ROOT) == [str(get_judgement_path(DATASET))]
     page = rollout_page.render_rollout(ROOT)
     assert f"{kept.comparison.gain_high_frac:.1%}" in page
-    assert page.count("data:image/") == 2
+    assert page.count("data:image/") == 3
 
 
 def test_losses_are_in_a_unit_that_later_rows_do_not_change_whatever_the_groups(home, built, monkeypatch):
