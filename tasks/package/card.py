@@ -215,7 +215,7 @@ def _render_online(online: OnlineFigures) -> str:
         f"The packaged service was asked for {online.n_series} series at the cutoffs from"
         f" {online.first_cutoff:%F} to {online.last_cutoff:%F}, and {online.n_histories} times with a history"
         f" in the request. {online.n_features:,} features and {online.n_forecasts:,} numbers of forecasts"
-        f" differ from those of training by at most {online.max_difference:.1e}, relative (allowed:"
+        f" differ from those of training by at most {online.max_difference:.2g}, relative (allowed:"
         f" {online.limit:g})."
     )
 

@@ -45,13 +45,12 @@ def test_of_any_number_of_looks_one_passes_by_luck_as_often_as_the_level_says(n_
     assert crossed.mean() == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / len(sums)))
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.7])
-def test_equal_releases_pass_no_more_often_than_stated_and_a_better_one_passes(rho):
-    """500 pairs; the whole table is printed by tests/benchmarks/bench_gate.py."""
+def test_equal_releases_pass_no_more_often_than_stated_and_a_better_one_passes():
+    """500 pairs at rho .7; tests/benchmarks/bench_gate.py prints the whole table."""
     for looks in LOOKS.values():
-        passed = run_looks(*draw_losses(500, rho), looks) > 0
+        passed = run_looks(*draw_losses(500, 0.7), looks) > 0
         assert passed.mean() <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 500)
-    better = run_looks(*draw_losses(500, rho, gain_frac=0.2), LOOKS["four looks"])
+    better = run_looks(*draw_losses(500, 0.7, gain_frac=0.2), LOOKS["four looks"])
     assert (better > 0).mean() > 0.98
     assert np.mean(better < 246) > 0.9, "most of them before all rows are there"
 
