@@ -198,7 +198,6 @@ def _count_missing(challenger: pl.DataFrame, opponent: pl.DataFrame, about: Abou
     point = get_kind(about.target).list_columns(about)[0]
     ours, theirs = (side.filter(pl.col(point).is_finite()).select(_PAIR) for side in (challenger, opponent))
     within = theirs.filter(pl.col("step") <= challenger["step"].max())
-    within = within.join(challenger.select("cutoff").unique(), on="cutoff", how="semi")
     return within.join(ours, on=_PAIR, how="anti").height
 
 

@@ -19,7 +19,8 @@ def find_guardrail_fault(
     challenger: Release, opponent: Release, rows: pl.DataFrame, gate: GateResult, params: PromoteParams
 ) -> str | None:
     """What keeps a challenger that has passed from taking over; None for nothing."""
-    if gate.n_missing:
+    reaches_as_far = challenger.features.last_within_steps >= opponent.features.last_within_steps
+    if gate.n_missing and reaches_as_far:
         return f"it forecasts no number for {gate.n_missing} steps that the other forecasts"
     return _find_coverage_fault(challenger, gate, params) or _find_latency_fault(
         challenger, opponent, rows, params

@@ -7,6 +7,7 @@ import numpy as np
 
 _N_GRID = 401  # a fifth of a standard deviation apart for daily looks within a year
 _REACH_SD = 8.0
+_MIN_LEVEL = 1e-12  # what is less is left to later looks
 
 
 def spend_level(alpha: float, fraction: float) -> float:
@@ -34,12 +35,12 @@ def compute_look_level(alpha: float, fractions: Sequence[float]) -> float:
 
     t = min(1.0, fractions[0])
     level = spent = spend_level(alpha, t)
-    bound = -float(ndtri(level)) * math.sqrt(t)
+    bound = min(-float(ndtri(level)), _REACH_SD) * math.sqrt(t)
     x = np.linspace(-_REACH_SD * math.sqrt(t), bound, _N_GRID)
     density = np.exp(-(x**2) / (2 * t)) / math.sqrt(2 * math.pi * t)
     for later in (min(1.0, fraction) for fraction in fractions[1:]):
         sd, to_spend = math.sqrt(max(0.0, later - t)), spend_level(alpha, later) - spent
-        if sd == 0 or to_spend <= 0:
+        if sd == 0 or to_spend < _MIN_LEVEL:
             level = 0.0
             continue
         mass = density * (x[1] - x[0])

@@ -33,6 +33,12 @@ def test_one_look_at_all_rows_has_the_whole_level_and_another_at_the_same_rows_n
     assert [spend_level(0.05, t) for t in (0, 1, 2)] == [0, 0.05, 0.05]
 
 
+def test_looks_at_very_few_rows_have_no_level_and_take_none_from_later_ones():
+    early = [0.0001, 0.002, 0.003, 0.03, 0.035]
+    assert all(compute_look_level(0.05, early[: k + 1]) < 1e-9 for k in range(len(early)))
+    assert compute_look_level(0.05, [*early, 1.0]) == pytest.approx(0.05, rel=1e-3)
+
+
 @pytest.mark.parametrize("n_looks", [2, 5, 40])
 def test_of_any_number_of_looks_one_passes_by_luck_as_often_as_the_level_says(n_looks):
     """Against a simulation of the sums themselves, at looks that are not evenly spaced."""
