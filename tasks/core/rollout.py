@@ -2,9 +2,9 @@
 
 import hashlib
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.core.strict import Strict
 
@@ -18,6 +18,8 @@ class RolloutParams(Strict):
     steps_frac: the challenger's share of the series, step by step up to 1, where it is champion; a
       first step of 0 is shadow, in which requests are mirrored to it. Empty: it is champion
       immediately.
+    rule: `steps`: the weight rises with the evidence. `ab`: the challenger keeps its share, the
+      first of two steps, until one of both has won or the time is over.
     alpha: chance to take over without being better, and chance to go back without being worse.
     margin_frac: a challenger whose loss is above the champion's by less than this share takes over.
     min_outcomes: cutoffs of a step whose outcomes are known before the next step.
@@ -27,12 +29,27 @@ class RolloutParams(Strict):
     """
 
     steps_frac: tuple[Share, ...] = ()
+    rule: Literal["steps", "ab"] = "steps"
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     margin_frac: Annotated[float, Field(ge=0, lt=1)] = 0.0
     min_outcomes: Annotated[int, Field(ge=1)] = 5
     max_steps: Annotated[int, Field(ge=1)] = 120
     max_errors: Annotated[int, Field(ge=0)] = 3
     max_latency_ratio: Annotated[float, Field(gt=1)] = 3.0
+
+    @property
+    def bet_alpha(self) -> float:
+        """Level of each bet; an A/B test may stop for either side, and each has half."""
+        return self.alpha / 2 if self.rule == "ab" else self.alpha
+
+    @model_validator(mode="after")
+    def _check_rule(self) -> Self:
+        if self.rule == "ab" and len(self.steps_frac) != 2:
+            raise ValueError(
+                f"an A/B test has one share, and then all: `steps_frac` is {list(self.steps_frac)}; for"
+                " example [0.5, 1]"
+            )
+        return self
 
     @field_validator("steps_frac")
     @classmethod

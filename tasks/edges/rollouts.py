@@ -216,7 +216,7 @@ def write_judgement(rollout: Rollout, **found: object) -> None:
     """Write the report for people. found: of its fields, what the last judgement has found."""
     content = {
         **{name: getattr(rollout, name) for name in _OF_ROLLOUT},
-        "alpha": rollout.params.alpha,
+        "alpha": rollout.params.bet_alpha,
         "as_of": rollout.begun_as_of,
     }
     report = RolloutReport.model_validate({**content, **found})

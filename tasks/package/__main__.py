@@ -25,6 +25,10 @@ def main(root: Path = ROOT) -> None:
         f"package: {built.challenger.model} {built.challenger.digest[:12]}, seen until"
         f" {built.challenger.seen_until:%F}; baseline {built.baseline.model}"
     )
+    print(
+        f"package: online and offline differ by {built.online.max_difference:.2g} at most, over"
+        f" {built.online.n_features} features and {built.online.n_forecasts} numbers of forecasts"
+    )
     print(f"package: Bento {built.bento_bytes['total'] / 1e6:.2f} MB ({by_folder})")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from tasks.core.numbers import format_number
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import ExplainSummary, FeatureImportances
-from tasks.core.reports.package import Provenance
+from tasks.core.reports.package import OnlineFigures, Provenance
 from tasks.core.reports.quantize import QuantizeDecision, QuantizeLatency
 from tasks.release import Manifest, Release
 from tasks.release.combine import find_recency
@@ -27,6 +27,7 @@ def render_model_card(
     manifest: Manifest,
     evaluation: EnsembleReport | None,
     provenance: Provenance,
+    online: OnlineFigures,
     importance: FeatureImportances | None,
     explained: ExplainSummary | None,
     latency: QuantizeLatency | None,
@@ -45,6 +46,8 @@ def render_model_card(
         _render_importance(importance, explained),
         "## INT8",
         _render_decision(provenance.quantize, latency),
+        "## Online against offline",
+        _render_online(online),
         "## Limits",
         _render_limits(release),
         "## How to call it",
@@ -205,6 +208,16 @@ def _render_decision(decision: QuantizeDecision | None, latency: QuantizeLatency
     )
     lines = _render_table(tuple(table[0]), [tuple(line.values()) for line in table])
     return f"{reason}\n\n{note}\n\n{lines}"
+
+
+def _render_online(online: OnlineFigures) -> str:
+    return (
+        f"The packaged service was asked for {online.n_series} series at the cutoffs from"
+        f" {online.first_cutoff:%F} to {online.last_cutoff:%F}, and {online.n_histories} times with a history"
+        f" in the request. {online.n_features:,} features and {online.n_forecasts:,} numbers of forecasts"
+        f" differ from those of training by at most {online.max_difference:.2g}, relative (allowed:"
+        f" {online.limit:g})."
+    )
 
 
 def _render_limits(release: Release) -> str:

@@ -10,13 +10,14 @@ import polars as pl
 
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import ExplainSummary, FeatureImportances
-from tasks.core.reports.package import CARD_NAME, PACKAGED_REPORTS, Provenance
+from tasks.core.reports.package import CARD_NAME, PACKAGED_REPORTS, OnlineComparison, Provenance
 from tasks.core.reports.quantize import QuantizeDecision, QuantizeLatency
 from tasks.edges.artifacts import ReportT, read_report, write_report, write_text
 from tasks.edges.params import Section
 from tasks.package.assemble import build_release
 from tasks.package.bento import REQUIREMENTS, build_bento, compute_sizes
 from tasks.package.card import render_model_card
+from tasks.package.online import compare_online
 from tasks.package.params import PackageParams
 from tasks.package.provenance import build_metrics, list_versions, read_code_state
 from tasks.package.sbom import SBOM_NAME, render_sbom
@@ -24,11 +25,12 @@ from tasks.release import Manifest, load_release
 
 
 class PackageResult(NamedTuple):
-    """What was built: both manifests, and the Bento's size in bytes by folder."""
+    """What was built: both manifests, the Bento's size in bytes by folder, and its comparison."""
 
     challenger: Manifest
     baseline: Manifest
     bento_bytes: dict[str, int]
+    online: OnlineComparison
 
 
 def build_package(
@@ -43,6 +45,7 @@ def build_package(
 
     Data and models are from *root*, code is from *checkout*.
     parameters: by model, and of the ensemble.
+    Raises ReleaseError when the Bento does not compute the numbers of training.
     """
     unsealed, quantized = root / "models/challenger", root / "models/quantized"
     sealed = build_release(unsealed / "challenger", quantized, rows, params.rows_steps, folder, parameters)
@@ -55,13 +58,18 @@ def build_package(
     lock = (checkout / REQUIREMENTS).read_text()
     write_text(folder / SBOM_NAME, render_sbom(sealed, lock, provenance.built_at))
     size = compute_sizes(folder / "bento")
+    table = pl.scan_parquet(root / "data/features/table.parquet")
+    online = compare_online(release, folder / "bento", rows, table)
+    write_report(folder / Path(OnlineComparison.PATH).name, online)
     write_report(folder / "provenance.json", provenance.model_copy(update={"bento_bytes": size}))
     explained = (
         _find_report(FeatureImportances, root),
         _find_report(ExplainSummary, root),
         _find_report(QuantizeLatency, root),
     )
-    write_text(folder / CARD_NAME, render_model_card(release, sealed, evaluation, provenance, *explained))
+    write_text(
+        folder / CARD_NAME, render_model_card(release, sealed, evaluation, provenance, online, *explained)
+    )
     _copy_reports(root, folder)
     nested = folder / "baseline"
     baseline = build_release(unsealed / "baseline", quantized, rows, params.rows_steps, nested, parameters)
@@ -70,7 +78,7 @@ def build_package(
         if (root / name).exists():
             shutil.copyfile(root / name, folder / name)
             shutil.copyfile(root / name, nested / name)
-    return PackageResult(sealed, baseline, size)
+    return PackageResult(sealed, baseline, size, online)
 
 
 def _copy_reports(root: Path, folder: Path) -> None:

@@ -8,15 +8,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from tasks.core.errors import OtherDatasetError
+from tasks.core.errors import OtherDatasetError, ReleaseError
+from tasks.core.reports.package import OnlineComparison, OnlineFigures
 from tasks.core.reports.promote import GateDecision, GateKey
-from tasks.edges.artifacts import read_json, read_last_report, write_folder, write_report
+from tasks.edges.artifacts import read_json, read_last_report, read_report, write_folder, write_report
 from tasks.edges.champions import ChampionRecord, find_taken_back
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
 from tasks.edges.files import compute_file_hash, hold_lock
 from tasks.edges.mlflow_delivery import publish_alongside
-from tasks.edges.params import read_document
+from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.refreshed import get_refresh_folder, is_refreshed_since
 from tasks.edges.registry import publish_rows_file, read_champion, read_journal
 from tasks.edges.rollouts import find_active_rollout
@@ -51,7 +52,7 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
         print(f"promote: nothing new, the verdict stays: {last.decision} ({last.reason})")
         return
     with deliver():  # MLflow's import runs alongside the gate
-        decision = _build_decision(dataset, params, key, _find_opponent(champion, key), root)
+        decision = _build_decision(document, key, _find_opponent(champion, key), root)
     print(f"promote: {decision.decision}: {decision.reason}")
     if (rollout := find_active_rollout(dataset)) is not None:
         share = f"{rollout.weight:.0%} of the series"
@@ -67,6 +68,23 @@ def _build_key(params: PromoteParams, root: Path) -> GateKey:
         rows=compute_file_hash(root / ROWS),
         params=params.gate_key,
     )
+
+
+def _read_online(release: Path, digest: str) -> OnlineFigures | None:
+    """How far the packaged service is from training; None for a release without a Bento.
+
+    Raises ReleaseError when the comparison is of another release, or has more than its limit.
+    """
+    path = release / Path(OnlineComparison.PATH).name
+    if not path.exists():
+        return None
+    found = read_report(path, OnlineComparison)
+    if found.digest != digest or found.max_difference > found.limit:
+        raise ReleaseError(
+            f"{path} is of {found.digest[:12]} with a difference of {found.max_difference:.1e} (allowed:"
+            f" {found.limit:g}), and the release is {digest[:12]}. Run `dvc repro -f package`."
+        )
+    return OnlineFigures(**{name: getattr(found, name) for name in OnlineFigures.model_fields})
 
 
 def _is_applied_here(params: PromoteParams) -> bool:
@@ -103,24 +121,26 @@ def _find_opponent(champion: ChampionRecord | None, key: GateKey) -> str | None:
     return champion.decision.champion_digest if champion.decision.key == key else champion.digest
 
 
-def _build_decision(
-    dataset: str, params: PromoteParams, key: GateKey, opponent: str | None, root: Path
-) -> GateDecision:
+def _build_decision(document: ParamsDocument, key: GateKey, opponent: str | None, root: Path) -> GateDecision:
     # This and the next: a verdict that stays needs neither onnxruntime nor features
     from tasks.core.frames import SERIES, get_newest_known_at
     from tasks.edges.artifacts import read_frame, write_frame
     from tasks.promote.apply import apply_winner, request_winner_approval
     from tasks.promote.earlier_gates import build_earlier_gate, read_earlier_gates, write_gate
     from tasks.promote.gate import LOSSES
+    from tasks.promote.guardrails import check_release_interface
     from tasks.promote.leaks import check_release_is_leak_free
     from tasks.promote.stage import decide_promotion
     from tasks.release import load_release
 
+    dataset, params = document.dataset, document.parse_stage("promote", PromoteParams)
     rows, release = read_frame(root / ROWS, SERIES), root / "models/release"
+    online = _read_online(release, key.challenger)
     champion = None if opponent is None else load_release(read_settings().home / "releases" / opponent)
     challenger, baseline = load_release(release), load_release(release / "baseline")
     for candidate in (challenger, baseline):
         check_release_is_leak_free(candidate)
+        check_release_interface(candidate, document.about)
     this = (key.challenger, key.rows)
     earlier_gates = [g for g in read_earlier_gates(dataset) if (g.challenger, g.rows) != this]
     taken_back = find_taken_back(read_journal(dataset))
@@ -130,8 +150,9 @@ def _build_decision(
     if (gate := build_earlier_gate(verdict, key)) is not None:
         write_gate(dataset, gate)
     applied = _is_applied_here(params) and verdict.winner_digest is not None
+    as_of = get_newest_known_at(rows)
     decision = GateDecision(
-        **dict(verdict), dataset=dataset, key=key, as_of=get_newest_known_at(rows), applied=applied
+        **dict(verdict), dataset=dataset, key=key, as_of=as_of, applied=applied, online=online
     )
     with write_folder(root / "data/decisions/promote") as folder:
         write_report(folder / "decision.json", decision)

@@ -22,6 +22,7 @@ from tasks.edges.rollouts import NOT_NEEDED, ApprovedFiles, start_rollout
 from tasks.edges.settings import ROOT, get_operator
 from tasks.promote.params import PromoteParams
 from tasks.release import check_manifest
+from tasks.release.warm_up import check_release_answers
 
 
 def apply_decision(decision_path: Path, root: Path = ROOT) -> ChampionRecord | None:
@@ -90,6 +91,7 @@ def _apply_winner(
     params = _read_document(decision, root).parse_stage(SECTION, RolloutParams)
     is_compared = decision.decision == "promote" and decision.opponent_digest == decision.champion_digest
     if now is not None and is_compared and params.steps_frac:
+        check_release_answers(folder)  # before any service loads it
         start_rollout(decision.dataset, folder, decision, params, approved)
         return now
     return apply_promotion(

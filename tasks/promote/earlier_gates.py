@@ -36,6 +36,15 @@ def compute_overlap(earlier_gates: Sequence[EarlierGate], cutoffs: Sequence[date
     return seen / len(cutoffs) if cutoffs else 0.0
 
 
+def split_trial(
+    earlier_gates: Sequence[EarlierGate], pair: tuple[str, ...], first_cutoff: datetime
+) -> tuple[list[EarlierGate], list[EarlierGate]]:
+    """Those of the releases *pair* from *first_cutoff* on, and the others."""
+    is_look = [(g.challenger, g.opponent) == pair and g.first_cutoff == first_cutoff for g in earlier_gates]
+    trial = [gate for gate, its in zip(earlier_gates, is_look, strict=True) if its]
+    return trial, [gate for gate, its in zip(earlier_gates, is_look, strict=True) if not its]
+
+
 def spend_alpha(alpha: float, overlap: float) -> float:
     """The level of a gate whose rows earlier gates have compared, *overlap* times in total.
 

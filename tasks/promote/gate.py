@@ -17,7 +17,8 @@ from tasks.core.kinds import get_kind
 from tasks.core.reports.promote import PairedFigures
 from tasks.core.seasonal import Seasonal, build_seasonal_from_rows
 from tasks.features import add_target
-from tasks.promote.earlier_gates import EarlierGate, compute_overlap, spend_alpha
+from tasks.promote.earlier_gates import EarlierGate, compute_overlap, spend_alpha, split_trial
+from tasks.promote.looks import compute_look_level
 from tasks.promote.params import PromoteParams
 from tasks.release import Release, predict_cutoffs
 
@@ -29,10 +30,12 @@ _PAIR = ["series_id", "cutoff", "step"]
 class GateResult(NamedTuple):
     """What the gate saw.
 
-    passed: None when there are too few cutoffs to say. losses: one row per cutoff (challenger,
-    opponent: mean scaled loss). mean_loss: of each side, in the primary score's own unit.
+    passed: None when there are too few cutoffs to say, or too few yet for what they show.
+    losses: one row per cutoff (challenger, opponent: mean scaled loss).
+    mean_loss: of each side, in the primary score's own unit.
     gain_frac: part by which the challenger's scaled loss is below. coverage_frac: of each side,
-    share of outcomes within its outermost quantiles. alpha: level of the test.
+    share of outcomes within its outermost quantiles. alpha: level of this look. n_planned: cutoffs
+    of the last one. n_missing: pairs that the opponent forecasts and the challenger does not.
     """
 
     passed: bool | None
@@ -44,6 +47,8 @@ class GateResult(NamedTuple):
     coverage_frac: PairedFigures
     losses: pl.DataFrame
     alpha: float
+    n_planned: int = 0
+    n_missing: int = 0
 
 
 def run_gate(
@@ -57,13 +62,28 @@ def run_gate(
     """Compare both releases at every cutoff since the later `seen_until`.
 
     Only cutoffs whose outcomes are all known count.
-    earlier_gates: earlier ones, at rows of which some may be compared again.
+    earlier_gates: earlier ones. Those of these two releases from the same cutoff on are looks of
+      one trial, which is planned for the cutoffs of `gate_steps`; others may have compared some of
+      the rows.
     since: cutoffs before it do not count either.
     """
     cutoffs = list_gate_cutoffs(challenger, opponent, rows)
     cutoffs = [cutoff for cutoff in cutoffs if since is None or cutoff >= since]
-    alpha = spend_alpha(params.alpha, compute_overlap(earlier_gates, cutoffs))
-    return compare_releases(challenger, opponent, rows, cutoffs, params.model_copy(update={"alpha": alpha}))
+    if not cutoffs:
+        return compare_releases(challenger, opponent, rows, cutoffs, params)
+    pair = tuple("" if side.manifest is None else side.manifest.digest for side in (challenger, opponent))
+    trial, others = split_trial(earlier_gates, pair, cutoffs[0])
+    left = spend_alpha(params.alpha, compute_overlap(others, cutoffs))
+    n_planned = max(1, params.gate_steps - challenger.schema.horizon_steps + 1)
+    looks = {sum(cutoff <= gate.last_cutoff for cutoff in cutoffs) for gate in trial}
+    fractions = [n / n_planned for n in (*sorted(looks - {0}), len(cutoffs))]
+    alpha = compute_look_level(left, fractions)
+    gate = compare_releases(challenger, opponent, rows, cutoffs, params.model_copy(update={"alpha": alpha}))
+    gate = gate._replace(n_planned=n_planned)
+    if gate.passed is False and gate.p is not None and gate.p <= left and fractions[-1] < 1:
+        reason = f"{gate.reason}, before {n_planned} cutoffs are there"
+        return gate._replace(passed=None, reason=reason)
+    return gate
 
 
 def compare_releases(
@@ -141,6 +161,8 @@ def compare_forecasts(
 
     Only pairs (series, cutoff, step) count that both forecast and that have an outcome.
 
+    p is of a gain of `min_gain_frac` at most: two seeds of one recipe differ, too.
+
     Losses of a series are divided by the mean of both sides' mean losses there, so that a large
     series does not dominate the others, and neither side chooses the unit: equal models stay equal
     when they change places. A cutoff counts with its mean over series and steps.
@@ -161,11 +183,22 @@ def compare_forecasts(
             f" {params.min_gate_rows}"
         )
         return GateResult(None, reason, n, None, None, mean_loss, covered, losses, params.alpha)
-    test = compute_cosine_test((losses["opponent"] - losses["challenger"]).to_numpy())
-    gain = _compute_gain(losses)
-    passed = test.p <= params.alpha and gain >= params.min_gain_frac
+    difference = losses["opponent"] * (1 - params.min_gain_frac) - losses["challenger"]
+    test = compute_cosine_test(difference.to_numpy())
+    gain, passed = _compute_gain(losses), test.p <= params.alpha
     reason = _format_reason(gain, test.p, n, about, params)
-    return GateResult(passed, reason, n, gain, test.p, mean_loss, covered, losses, params.alpha)
+    missing = _count_missing(challenger, opponent, about)
+    return GateResult(
+        passed, reason, n, gain, test.p, mean_loss, covered, losses, params.alpha, n_missing=missing
+    )
+
+
+def _count_missing(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About) -> int:
+    """Pairs up to the challenger's horizon that only the opponent forecasts with a number."""
+    point = get_kind(about.target).list_columns(about)[0]
+    ours, theirs = (side.filter(pl.col(point).is_finite()).select(_PAIR) for side in (challenger, opponent))
+    within = theirs.filter(pl.col("step") <= challenger["step"].max())
+    return within.join(ours, on=_PAIR, how="anti").height
 
 
 def _compute_gain(losses: pl.DataFrame) -> float:

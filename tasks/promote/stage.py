@@ -12,6 +12,7 @@ import polars as pl
 from tasks.core.reports.promote import GateVerdict, JudgedModels, Verdict
 from tasks.promote.earlier_gates import EarlierGate
 from tasks.promote.gate import LOSSES, GateResult, run_gate
+from tasks.promote.guardrails import find_guardrail_fault
 from tasks.promote.params import PromoteParams
 from tasks.release import Release
 
@@ -40,7 +41,7 @@ def decide_promotion(
 
     `promote`: the challenger passed the gate.
     `keep`: the champion stays.
-    `inconclusive`: too few cutoffs, so the champion stays.
+    `inconclusive`: too few cutoffs, or too few yet for what they show, so the champion stays.
     `nothing`: the challenger is the champion.
     `baseline`: there is no champion and the challenger did not pass, so the baseline serves.
     """
@@ -51,13 +52,18 @@ def decide_promotion(
     opponent = champion if champion is not None and comparable else baseline
     since = (taken_back or {}).get(_get_digest(challenger))
     gate = run_gate(challenger, opponent, rows, params, earlier_gates, since)
+    if gate.passed and (fault := find_guardrail_fault(challenger, opponent, rows, gate, params)):
+        gate = gate._replace(passed=False, reason=f"{gate.reason}; but {fault}")
     decision, reason = _describe_verdict(gate, comparable=comparable)
     if since is not None:
         reason += f" (it was taken back, so only cutoffs since {since:%F %T}Z count)"
     if decision == "baseline" and _get_digest(baseline) in (taken_back or {}):
         decision, reason = "keep", f"the champion stays, since the baseline was taken back; {reason}"
-    if gate.alpha < params.alpha:
-        reason += f" (of {params.alpha:g}, earlier gates at the same rows have left {gate.alpha:.2g})"
+    if gate.p is not None and gate.alpha < params.alpha:
+        reason += (
+            f" (of {params.alpha:g}, earlier gates at the same rows have left {gate.alpha:.2g} for a look at"
+            f" {gate.n_cutoffs} of {gate.n_planned} planned cutoffs)"
+        )
     if champion is not None and not comparable:
         reason = (
             f"the champion forecasts another target ({champion.about.target.column},"

@@ -90,7 +90,8 @@ def _compare(
     if new.about.target != old.about.target:
         return None
     cutoffs = [c for c in list_gate_cutoffs(new, old, rows) if c >= champion.promoted_as_of]
-    gate = document.parse_stage("promote", PromoteParams).model_copy(update={"min_gate_rows": n_needed})
+    changes = {"min_gate_rows": n_needed, "min_gain_frac": 0.0}
+    gate = document.parse_stage("promote", PromoteParams).model_copy(update=changes)
     found = compare_releases(new, old, rows, cutoffs, gate)
     if found.gain_frac is None or found.p is None:
         return None

@@ -82,6 +82,7 @@ def _judge(rollout: Rollout, champion: ChampionRecord) -> RolloutJudgement:
     )
     bets = compute_bets(live.losses, live.horizon_steps, rollout.params.margin_frac)
     evidence, guardrails = build_evidence(live.losses, bets), read_guardrails(rollout)
+    comparison = compare_losses(live.losses)
     move = decide_move(
         rollout.params,
         rollout.step,
@@ -89,11 +90,10 @@ def _judge(rollout: Rollout, champion: ChampionRecord) -> RolloutJudgement:
         sum(cutoff >= rollout.moved_as_of for cutoff in live.cutoffs),
         guardrails,
         is_paused=rollout.state == "paused",
+        comparison=comparison,
     )
     found = {"as_of": get_newest_known_at(rows), "evidence": evidence, **guardrails._asdict()}
-    return _apply(
-        rollout, move, **found, comparison=compare_losses(live.losses), points=_build_points(live, bets)
-    )
+    return _apply(rollout, move, **found, comparison=comparison, points=_build_points(live, bets))
 
 
 def _apply(rollout: Rollout, move: Move, **found: object) -> RolloutJudgement:

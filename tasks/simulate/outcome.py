@@ -44,6 +44,7 @@ def compare_policies(
     seconds: processor seconds of the trainings of each run.
     """
     params = history.document.parse_stage("promote", PromoteParams)
+    params = params.model_copy(update={"min_gain_frac": 0.0})
     truth = select_known_truth(history.rows, history.about)
     pairing = _Pairing(
         history.about, params, build_seasonal_from_rows(truth, history.about, history.calendar)

@@ -18,22 +18,26 @@ from small_release import (
     SMALL_FEATURES,
     build_small_body,
     cutoff_at,
+    small_about,
+    small_features,
     small_rows,
     write_linear_graph,
 )
 
 from tasks.core.errors import ReleaseError
 from tasks.core.reports.ensemble import EnsembleReport
-from tasks.core.reports.package import CodeState
+from tasks.core.reports.package import CodeState, OnlineComparison
 from tasks.core.reports.quantize import QuantizeDecision
 from tasks.core.sketch import parse_reference
-from tasks.edges.artifacts import write_report
+from tasks.edges.artifacts import read_report, write_report
 from tasks.edges.params import STAGES
 from tasks.edges.processes import is_answering, wait_healthy
 from tasks.edges.settings import ROOT, build_child_environment
+from tasks.features.stage import build_feature_set
 from tasks.package.__main__ import main
 from tasks.package.assemble import build_release, select_rows_tail
 from tasks.package.bento import REQUIREMENTS, build_bento, list_service_sources
+from tasks.package.online import Number, check_numbers, compare_online
 from tasks.package.provenance import read_code_state
 from tasks.release import check_manifest, load_release, load_unsealed_release, predict_cutoffs
 from tasks.release.outputs import run_outputs
@@ -57,6 +61,10 @@ def write_inputs(root, rows, **package):
     (root / "dvc.lock").write_text("schema: '2.0'\n")
     (root / "data/clean").mkdir(parents=True)
     rows.write_parquet(root / "data/clean/rows.parquet")
+    (root / "data/features").mkdir()
+    params = small_features()
+    features = build_feature_set(rows, small_about(), params)
+    features.table.write_parquet(root / "data/features/table.parquet")
     build_small_body(root / "models/challenger/challenger", rows)
     build_small_body(
         root / "models/challenger/baseline", rows, weights={"seasonal_naive": 1.0}, model="seasonal_naive"
@@ -174,6 +182,42 @@ def test_the_bento_holds_nothing_of_the_chain(root):
         ).stdout.strip()
         == "[]"
     )
+
+
+def test_the_packaged_service_has_the_numbers_of_training_by_series_and_by_history(root):
+    found = read_report(root / OnlineComparison.PATH, OnlineComparison)
+    release = load_release(root / "models/release")
+    assert found.digest == release.manifest.digest
+    assert (found.first_cutoff, found.last_cutoff) == (cutoff_at(390), cutoff_at(399))
+    n_answers = 10 * 2 + 2 * 2  # cutoffs by series, and two cutoffs by history
+    assert (found.n_series, found.n_histories) == (2, 4)
+    assert found.n_features == n_answers * len(release.schema.columns)
+    assert found.n_forecasts == n_answers * 5 * 4
+    assert found.max_difference <= 1e-6
+    assert f"{found.n_features:,} features" in (root / "models/release/model_card.md").read_text()
+
+
+def test_a_feature_that_the_packaged_service_computes_otherwise_stops_the_stage_by_name(root, tmp_path):
+    """By a hundred thousandth, in the Bento's copy of the code."""
+    shutil.copytree(root / "models/release/bento", tmp_path / "bento")
+    with (tmp_path / "bento/src/tasks/features/table.py").open("a") as module:
+        module.write(
+            "\n_build = build_features\n"
+            "def build_features(*args):\n"
+            "    return _build(*args).with_columns(pl.col('z_mean_7') * 1.00001)\n"
+        )
+    table = pl.scan_parquet(root / "data/features/table.parquet")
+    with pytest.raises(ReleaseError, match="by series, z_mean_7 of series 'north' at 2021-01-26 00"):
+        compare_online(load_release(root / "models/release"), tmp_path / "bento", small_rows(), table)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(1.0, 1 + 2e-6), (None, 1.0), (1.0, None), (1e9, -1e9)])
+def test_numbers_that_differ_are_named(ours, theirs):
+    same = [Number("series", "north", "2024-01-01", "z_lag_1", value, value) for value in (1.0, None, 3.0)]
+    assert check_numbers(same) == 0
+    other = Number("history", "south", "2024-01-02", "z_mean_7", ours, theirs)
+    with pytest.raises(ReleaseError, match="by history, z_mean_7 of series 'south' at 2024-01-02"):
+        check_numbers([*same, other])
 
 
 def test_the_exported_bento_serves_the_embedded_release(root, tmp_path):

@@ -101,6 +101,18 @@ def test_a_better_challenger_rises_step_by_step_and_becomes_champion(home, built
     assert [move.moved_as_of for move in moves] == [START + timedelta(days=day) for day in (500, 550, 620)]
 
 
+def test_an_ab_test_keeps_its_share_until_one_has_won(home, built):
+    params = RolloutParams(steps_frac=(0.5, 1), rule="ab", min_outcomes=20, max_steps=180)
+    begin(built, "good", params)
+    assert [judge_at(day).action for day in (510, 550)] == ["wait", "wait"]
+    assert read_rollout(DATASET).weight == 0.5
+    assert "<h1>A/B test: running at 50%" in rollout_page.render_rollout(ROOT)
+    judgement = judge_at(620)
+    assert (judgement.action, read_champion(DATASET).model) == ("promote", "good")
+    assert "it has won" in judgement.reason
+    assert [move.weight for move in read_rollout_moves(DATASET)] == [0.5, 1]
+
+
 def test_a_retraining_whose_release_went_back_has_brought_none(home, built):
     first, challenger = (digest_of(built / name) for name in ("plain", "biased"))
     begin(built, "biased")
@@ -157,7 +169,7 @@ def test_the_verdict_follows_from_the_rows_however_often_it_is_looked_for(home, 
     assert rollout_page.list_inputs(ROOT) == [str(get_judgement_path(DATASET))]
     page = rollout_page.render_rollout(ROOT)
     assert f"{kept.comparison.gain_high_frac:.1%}" in page
-    assert page.count("data:image/") == 2
+    assert page.count("data:image/") == 3
 
 
 def test_losses_are_in_a_unit_that_later_rows_do_not_change_whatever_the_groups(home, built, monkeypatch):

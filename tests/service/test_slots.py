@@ -10,6 +10,7 @@ import pytest
 from reports import AS_OF, gate_decision
 from rollout_runs import BEGUN, build_rollout_releases, select_known
 from servers import DATASET, JSON, at, crown, digest_of, publish, serving
+from slot_runs import read_slot, start, swap_slots, wait_until
 from small_release import START, build_small_release, small_about
 
 from tasks.core.rollout import RolloutParams, is_assigned
@@ -54,25 +55,6 @@ def service(running):
             path.unlink(missing_ok=True)
         wait_until(lambda: read_slot(running) is None)
         yield running
-
-
-def wait_until(holds, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def read_slot(server):
-    return server.client.get("/api/v1/models").json()["rollout"]
-
-
-def start(server, folder, *steps, **params):
-    """A rollout of *folder* that the service has loaded."""
-    params = RolloutParams(steps_frac=steps, **params)
-    rollout = start_rollout(DATASET, folder, gate_decision(as_of=AS_OF), params)
-    wait_until(lambda: (read_slot(server) or {}).get("is_loaded"))
-    return rollout
 
 
 def find_weight(digest, n_series):
@@ -198,20 +180,6 @@ def ask_slowly(address):
 
     while True:
         yield httpx.post(f"{address}/api/v1/predict", content=send(), headers=JSON, timeout=60)
-
-
-def swap_slots(server, releases, n_swaps):
-    """Each time a rollout, a larger weight or its end, and another champion."""
-    for k in range(n_swaps):
-        name = ("second", "first")[k % 2]
-        get_rollout_path(DATASET).unlink(missing_ok=True)
-        rollout = start(server, releases / name, 0.3, 0.6, 1)
-        if k % 3 == 2:
-            apply_rollout_command(DATASET, "abort", "test", "")
-        else:
-            write_move(rollout, "test", "", step=1)
-        crown(server.home, releases / name)
-        server.wait_for(lambda ready, name=name: ready["digest"] == digest_of(releases / name))
 
 
 def check_swaps(server, releases, n_swaps):

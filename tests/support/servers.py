@@ -25,7 +25,7 @@ DATASET = read_dataset()  # a server without a release of its own serves the che
 
 # Not `uvicorn --fd`: it takes the socket for a Unix one, without TCP_NODELAY, and each answer waits
 # 40 ms.
-_RUN = """
+RUN_APP = """
 import socket, sys, uvicorn
 from deployments.forecaster.app import create_app
 uvicorn.Server(uvicorn.Config(create_app(), log_level="warning")).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
@@ -61,7 +61,7 @@ def serving(home: Path, root: Path = ROOT, **environment):
     first request waits for it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         fd, port = listening.fileno(), listening.getsockname()[1]
-        command = [sys.executable, "-c", _RUN, str(fd)]
+        command = [sys.executable, "-c", RUN_APP, str(fd)]
         env = build_child_environment(TIDEMILL_HOME=str(home), **environment)
         process = subprocess.Popen(command, cwd=root, env=env, pass_fds=[fd])
     try:

@@ -1,4 +1,4 @@
-"""Charts of a rollout: both losses, and the two bets."""
+"""Charts of a rollout: the gain, both losses, and the two bets."""
 
 from typing import Any
 
@@ -6,6 +6,21 @@ from deployments.console.charts.canvas import draw_chart
 from deployments.console.html import Image
 from deployments.console.theme import BLUE, INK
 from tasks.core.reports.rollout import RolloutReport
+
+
+def draw_gain(report: RolloutReport) -> Image:
+    """The middle 90 % of the gain's posterior, and its middle."""
+    comparison = report.comparison
+    assert comparison is not None, "it is drawn where there is one"
+
+    def draw(axes: Any) -> None:
+        low, high = 100 * comparison.gain_low_frac, 100 * comparison.gain_high_frac
+        axes.plot([low, high], [0, 0], color=BLUE, linewidth=6, solid_capstyle="butt")
+        axes.plot([(low + high) / 2], [0], color=INK, marker="o")
+        axes.axvline(0, linewidth=0.8, linestyle="--", color=INK)
+        axes.set_yticks([])
+
+    return draw_chart("share by which the challenger's loss is lower, in percent: the middle 90 %", draw)
 
 
 def draw_losses(report: RolloutReport) -> Image:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deployments.console.charts.rollout import draw_bets, draw_losses
+from deployments.console.charts.rollout import draw_bets, draw_gain, draw_losses
 from deployments.console.html import render_element, render_image, render_page, render_section, render_table
 from tasks.core.reports.rollout import RolloutReport
 from tasks.edges.artifacts import read_report
@@ -28,10 +28,12 @@ def render_rollout(root: Path) -> str:
         }
         for move in moves
     ]
-    charts = [draw_losses(report), draw_bets(report)] if report.points else []
+    name = "A/B test" if moves and moves[-1].params.rule == "ab" else "Rollout"
+    charts = [draw_gain(report)] if report.comparison is not None else []
+    charts += [draw_losses(report), draw_bets(report)] if report.points else []
     return render_page(
         f"rollout: {report.dataset}",
-        render_element("h1", f"Rollout: {report.state} at {report.weight:.0%}"),
+        render_element("h1", f"{name}: {report.state} at {report.weight:.0%}"),
         render_element("p", f"As of {report.as_of.isoformat()}: {report.reason}.", "lead"),
         render_table(rows),
         render_section("Outcomes", render_table([_list_figures(report)]), *map(render_image, charts)),

@@ -43,6 +43,38 @@ class EvaluationFigures(Strict):
     coverage_frac: float | None
 
 
+class OnlineFigures(Strict):
+    """How far the packaged service is from training, on recent cutoffs.
+
+    first_cutoff, last_cutoff: that were requested.
+    n_series, n_histories: requested by name, and with a history of their own.
+    n_features, n_forecasts: numbers that were compared.
+    max_difference: the largest, relative to the number, or to its column's mean size if that is
+      larger.
+    limit: above which there is no release.
+    """
+
+    first_cutoff: IsoTime
+    last_cutoff: IsoTime
+    n_series: int
+    n_histories: int
+    n_features: int
+    n_forecasts: int
+    max_difference: float
+    limit: float
+
+
+class OnlineComparison(Report, OnlineFigures):
+    """The features and forecasts of the packaged service, compared with those of training.
+
+    digest: of the release.
+    """
+
+    PATH: ClassVar[str] = "models/release/online.json"
+
+    digest: str
+
+
 class Provenance(Report):
     """Where a release comes from, free of host names and paths.
 

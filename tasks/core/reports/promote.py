@@ -3,6 +3,7 @@
 from typing import ClassVar, Literal
 
 from tasks.core.reports.base import ABSENT, IsoTime, Report
+from tasks.core.reports.package import OnlineFigures
 from tasks.core.strict import Strict
 
 Verdict = Literal["promote", "keep", "inconclusive", "nothing", "baseline"]
@@ -92,6 +93,7 @@ class GateDecision(Report, GateVerdict):
     key: what the verdict follows from; with the same key the verdict stays.
     as_of: newest `known_at` of the rows that decided.
     applied: whether this run changed the checkout's own registry.
+    online: the packaged service against training; absent for a release without a Bento.
     """
 
     PATH: ClassVar[str] = "data/decisions/promote/decision.json"
@@ -100,3 +102,4 @@ class GateDecision(Report, GateVerdict):
     key: GateKey
     as_of: IsoTime
     applied: bool
+    online: OnlineFigures | None = ABSENT

@@ -23,7 +23,9 @@ class RolloutPoint(Strict):
 
 
 class RolloutComparison(Strict):
-    """Posterior of the gain, under a flat prior: a description, which decides nothing.
+    """Posterior of the gain, under a flat prior.
+
+    A description; it decides an A/B test alone, and once, when its time is over.
 
     better_probability: that the challenger's mean loss is lower.
     gain_low_frac, gain_high_frac: the middle 90 % of the share by which it is lower.
@@ -42,7 +44,7 @@ class RolloutReport(Report):
     model: the challenger's name.
     state: `running`, `paused`, `promoted` or `back`.
     weight: the challenger's share of the series.
-    alpha: level of both bets.
+    alpha: level of each bet.
     as_of: newest `known_at` of the rows that were judged; when it began, before the first time.
     action: `wait`, `advance`, `promote` or `back`; null before the first judgement.
     reason: why, in a sentence.
