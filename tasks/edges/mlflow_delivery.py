@@ -182,6 +182,8 @@ def _publish_entry(client: Any, folder: Path) -> None:
     entry = json.loads((folder / "entry.json").read_text())
     if entry["kind"] == "champion":
         _publish_champion(client, entry, folder.name)
+    elif entry["kind"] == "challenger":
+        _publish_challenger(client, entry, folder.name)
     else:
         _publish_run(client, entry, folder)
 
@@ -288,24 +290,40 @@ def _publish_champion(client: Any, entry: Mapping[str, Any], key: str) -> None:
     """Register the release once, and move the aliases `champion` and `previous`."""
     from mlflow.exceptions import MlflowException
 
-    name, digest = encode_name(entry["dataset"]), entry["digest"]
-    if not client.search_registered_models(filter_string=f"name = '{name}'"):
-        client.create_registered_model(name)
-    versions = client.search_model_versions(f"name = '{name}'")
-    version = next((v for v in versions if v.tags.get("tidemill.digest") == digest), None)
-    if version is None:
-        tags = {encode_name(k): v for k, v in entry["tags"].items()}
-        source, run_id = _log_release(client, entry, key)
-        version = client.create_model_version(
-            name, source, run_id, tags=tags, description=f"release {digest}", await_creation_for=0
-        )
+    name, version = _register_release(client, entry, key)
+    client.set_model_version_tag(name, version, "tidemill.version", entry["tags"]["tidemill.version"])
     try:
         former = client.get_model_version_by_alias(name, "champion").version
     except MlflowException:  # the first one, or its version was deleted by hand
-        former = version.version
-    if former != version.version:
+        former = version
+    if former != version:
         client.set_registered_model_alias(name, "previous", former)
-    client.set_registered_model_alias(name, "champion", version.version)
+    client.set_registered_model_alias(name, "champion", version)
+
+
+def _publish_challenger(client: Any, entry: Mapping[str, Any], key: str) -> None:
+    """Register the release once; it has the alias `challenger` while its rollout is active."""
+    name, version = _register_release(client, entry, key)
+    if entry["is_active"]:
+        client.set_registered_model_alias(name, "challenger", version)
+    elif client.get_registered_model(name).aliases.get("challenger") == version:
+        client.delete_registered_model_alias(name, "challenger")
+
+
+def _register_release(client: Any, entry: Mapping[str, Any], key: str) -> tuple[str, str]:
+    """(registered model, version) of a release, which is registered once."""
+    name, digest = encode_name(entry["dataset"]), entry["digest"]
+    if not client.search_registered_models(filter_string=f"name = '{name}'"):
+        client.create_registered_model(name)
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.tags.get("tidemill.digest") == digest:
+            return name, version.version
+    tags = {encode_name(k): v for k, v in entry["tags"].items()}
+    source, run_id = _log_release(client, entry, key)
+    made = client.create_model_version(
+        name, source, run_id, tags=tags, description=f"release {digest}", await_creation_for=0
+    )
+    return name, made.version
 
 
 def _log_release(client: Any, entry: Mapping[str, Any], key: str) -> tuple[str, str | None]:
@@ -324,7 +342,7 @@ def _log_release(client: Any, entry: Mapping[str, Any], key: str) -> tuple[str, 
     if not (folder / MANIFEST).exists():
         return f"tidemill:/releases/{entry['digest']}", None
     ended_ms, _ = _get_times_ms(entry, key)
-    title = f"release {entry['tags']['tidemill.version']}"
+    title = f"release {entry['tags'].get('tidemill.version') or entry['digest'][:12]}"
     run_id, _ = _find_or_start_run(client, _get_experiment(client, dataset), title, key, ended_ms)
     data_version = read_release_identity(folder).data_version
     data = Dataset(dataset, data_version[:36], "tidemill", json.dumps({"data_version": data_version}))

@@ -21,6 +21,7 @@ from tasks.core.rollout import RolloutEvidence, RolloutParams
 from tasks.core.strict import Strict
 from tasks.edges.artifacts import read_last_report, write_report
 from tasks.edges.chained_journal import append_line, read_lines
+from tasks.edges.event_log import Fields, append_event
 from tasks.edges.files import hold_lock
 from tasks.edges.registry import get_champion_path, read_champion
 from tasks.edges.release_files import (
@@ -30,6 +31,7 @@ from tasks.edges.release_files import (
     write_release_copy,
 )
 from tasks.edges.signatures import sign_release
+from tasks.edges.tracking import log_challenger
 
 GATE, JUDGE, OPERATOR = "gate", "judge", "operator"
 Command = Literal["pause", "resume", "abort"]
@@ -269,6 +271,15 @@ def _append(rollout: Rollout) -> None:
     last = find_judgement(rollout.dataset)
     found = {} if last is None or last.challenger != rollout.challenger else last.model_dump()
     write_judgement(rollout, **{name: value for name, value in found.items() if name in _OF_JUDGEMENT})
+    folder = get_release_folder(rollout.challenger)
+    log_challenger(rollout.dataset, rollout.challenger, folder, is_active=rollout.is_active)
+    facts: Fields = {
+        "state": rollout.state,
+        "weight": rollout.weight,
+        "by": rollout.by,
+        "reason": rollout.reason,
+    }
+    append_event("rollout.moved", rollout.dataset, rollout.challenger, facts)
 
 
 def _hold_lock(dataset: str) -> AbstractContextManager[object]:

@@ -140,6 +140,22 @@ def log_promotion(dataset: str, digest: str, version: str, folder: Path, tags: M
     _write_entry(entry, f"champion-{version}", ())
 
 
+def log_challenger(dataset: str, digest: str, folder: Path, *, is_active: bool) -> None:
+    """Leave the registration of a rollout's challenger in the outbox.
+
+    That is a version with the alias `challenger` while its rollout is active.
+    """
+    entry = {
+        "kind": "challenger",
+        "dataset": dataset,
+        "digest": digest,
+        "source": str(folder),
+        "is_active": is_active,
+        "tags": {"tidemill.digest": digest},
+    }
+    _write_entry(entry, f"challenger-{digest[:12]}", ())
+
+
 def list_pending_entries() -> list[Path]:
     """Entries of the outbox that are not delivered yet, oldest first."""
     return sorted(path for path in get_outbox_folder().glob("*") if not path.name.startswith("."))

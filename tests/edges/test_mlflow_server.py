@@ -27,6 +27,7 @@ from tasks.edges.tracking import (
     has_news,
     list_pending_entries,
     list_refused_entries,
+    log_challenger,
     log_promotion,
     log_run,
     log_training,
@@ -235,6 +236,27 @@ def test_a_registered_champion_is_loaded_over_http_and_forecasts_the_release_num
             assert found[column].to_numpy() == pytest.approx(right[column].to_numpy(), rel=1e-6)
     set_tracking_uri(None)
     set_registry_uri(None)
+
+
+def test_a_challenger_has_an_alias_while_its_rollout_is_active_and_a_version_of_its_own(tmp_path, server):
+    """When it becomes champion it is the same version."""
+    from mlflow.tracking import MlflowClient
+
+    client, folder = MlflowClient(server, server), tmp_path / "release"
+    digest = build_small_release(folder).digest
+    with at_home(tmp_path / "home", TIDEMILL_MLFLOW_URI=server):
+        log_challenger("rolled", digest, folder, is_active=True)
+        publish_runs()
+        version = client.get_model_version_by_alias("rolled", "challenger")
+        assert version.tags["tidemill.digest"] == digest
+        assert client.get_run(version.run_id).info.run_name == f"release {digest[:12]}"
+        log_promotion("rolled", digest, "1.1.0", folder, {})
+        log_challenger("rolled", digest, folder, is_active=False)
+        log_challenger("rolled", "bb", folder / "gone", is_active=False)
+        assert (publish_runs(), list_refused_entries()) == (3, {})
+    assert client.get_registered_model("rolled").aliases == {"champion": version.version}
+    champion = client.get_model_version_by_alias("rolled", "champion")
+    assert (champion.version, champion.tags["tidemill.version"]) == (version.version, "1.1.0")
 
 
 def test_an_alias_that_was_moved_by_hand_is_reported(tmp_path, server):
