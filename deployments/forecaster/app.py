@@ -69,7 +69,7 @@ class DirectRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See APIRoute."""
         dependant, endpoint = self.dependant, self.endpoint
-        if dependant.request_param_name is None or get_flat_params(dependant) or dependant.dependencies:
+        if dependant.request_param_name is None or get_flat_params(dependant) or dependant.body_params:
             return super().get_route_handler()
         name = dependant.request_param_name
 
