@@ -68,10 +68,10 @@ class DirectRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See APIRoute."""
-        dependant, endpoint = self.dependant, self.endpoint
-        if dependant.request_param_name is None or get_flat_params(dependant) or dependant.dependencies:
+        dependant, endpoint, name = self.dependant, self.endpoint, self.dependant.request_param_name
+        further = (*get_flat_params(dependant), *dependant.body_params, *dependant.dependencies)
+        if name is None or further:
             return super().get_route_handler()
-        name = dependant.request_param_name
 
         async def handle(request: Request) -> Response:
             response: Response = await endpoint(**{name: request})

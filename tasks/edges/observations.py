@@ -72,8 +72,8 @@ def _read_rows(path: Path) -> _ReadRows:
     stamp, known = _read_stamp(path), _read.get(path, _NOTHING)
     if known.stamp == stamp:
         return known
-    has_grown = known.stamp[0] == stamp[0] and known.end.n_bytes < stamp[1]
-    known = known if has_grown else _NOTHING
+    is_longer = known.stamp[0] == stamp[0] and known.end.n_bytes < stamp[1]
+    known = known if is_longer else _NOTHING
     lines, end = read_further(path, known.end)
     new = [_build_rows(line["rows"]) for line in lines]
     parts = new if known.rows is None else [known.rows, *new]

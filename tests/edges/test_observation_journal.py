@@ -114,7 +114,7 @@ def test_killed_at_any_moment_it_has_all_that_was_acknowledged(tmp_path):
             assert len(found) // 2 - 1 in (acknowledged, acknowledged + 1)
             assert found == [value for k in range(len(found) // 2) for value in (k, k + 0.1)]
             done = len(found) // 2 - 1
-    assert done >= 2
+    assert done >= 1
 
 
 def test_the_file_of_an_earlier_version_is_taken_over_with_its_link(tmp_path):
