@@ -5,7 +5,16 @@ from pathlib import Path
 from tasks.core.errors import SettingsError
 from tasks.edges.files import replace_file
 
-_PRINT = "@page{size:A4;margin:16mm} body{font-size:11px} table{font-size:9px} th,td{padding:2px 6px}"
+# A page of paper has no width to scroll; the page's own style comes first unless told otherwise
+_PRINT = """
+@page{size:A4;margin:14mm}
+body{font-size:10.5px!important;background:#fff!important}
+main{max-width:none!important;padding:0!important}
+table{font-size:7px!important}
+th,td{padding:2px 3px!important;white-space:normal!important}
+code{overflow-wrap:anywhere}
+pre{white-space:pre-wrap;font-size:8.5px!important}
+"""
 
 
 def write_pdf(page: Path) -> Path:
