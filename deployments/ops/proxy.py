@@ -37,7 +37,7 @@ class Replica(NamedTuple):
 
 def list_replicas() -> list[Replica]:
     """The replicas, as HAProxy sees them. Raises SettingsError when it does not answer."""
-    table = csv.DictReader(io.StringIO(_ask("show stat").removeprefix("# ")))
+    table = csv.DictReader(io.StringIO(_request("show stat").removeprefix("# ")))
     return [
         Replica(
             row["svname"],
@@ -99,11 +99,11 @@ def _wait_for(name: str, is_done: Callable[[Replica], bool], wait_s: float, faul
 
 
 def _command(line: str) -> None:
-    if answer := _ask(line).strip():
+    if answer := _request(line).strip():
         raise SettingsError(f"HAProxy refuses {line!r}: {answer}. The socket must have the level admin.")
 
 
-def _ask(line: str) -> str:
+def _request(line: str) -> str:
     path = read_settings().proxy_socket or read_settings().home / "proxy.sock"
     try:
         with socket.socket(socket.AF_UNIX) as connection:

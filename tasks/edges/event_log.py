@@ -16,13 +16,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.edges.settings import read_settings
 
 KEPT = 200_000  # events; older ones are deleted
 FLUSH_S = 0.1  # events of a series that come faster than this are written together
-_WAIT_S = 0.5  # for another process that is writing
+_WAIT_S = 2.0  # for another process that is writing
 _TRIM_EVERY = 1_000
 _TABLE = """
 CREATE TABLE IF NOT EXISTS events (
@@ -135,27 +135,21 @@ def read_events(
 
     dataset: of this one alone. kind: how the kinds of those begin.
     """
-    path = get_event_path()
-    if not path.exists():
-        return []
     query = "SELECT number, at_us, kind, dataset, subject, fields FROM events WHERE number > ?"
     values: list[str | int] = [since]
     if dataset is not None:
         query, values = f"{query} AND dataset = ?", [*values, dataset]
     if kind:
         query, values = f"{query} AND substr(kind, 1, ?) = ?", [*values, len(kind), kind]
-    with _open_for_reading(path) as reader:
-        rows = reader.execute(f"{query} ORDER BY number LIMIT ?", [*values, limit]).fetchall()
+    rows = _fetch_rows(f"{query} ORDER BY number LIMIT ?", [*values, limit])
     return [Event(n, us, kind, name, subject, json.loads(f)) for n, us, kind, name, subject, f in rows]
 
 
 def read_last_number() -> int:
     """The number of the newest event; 0 before the first."""
-    path = get_event_path()
-    if not path.exists():
-        return 0
-    with _open_for_reading(path) as reader:
-        return int(reader.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()[0])
+    return max(
+        (number for (number,) in _fetch_rows("SELECT max(number) FROM events", []) if number), default=0
+    )
 
 
 def get_event_path() -> Path:
@@ -163,8 +157,14 @@ def get_event_path() -> Path:
     return read_settings().home / "events.db"
 
 
-def _open_for_reading(path: Path) -> closing[sqlite3.Connection]:
-    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT_S))
+def _fetch_rows(query: str, values: list[str | int]) -> list[tuple[Any, ...]]:
+    """The rows of *query*; none while the file, or the table in it, is not there yet."""
+    path = get_event_path()
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT_S)) as reader:
+        is_made = reader.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone()
+        return reader.execute(query, values).fetchall() if is_made else []
 
 
 def _build_row(kind: str, label: EventLabel, fields: Fields) -> tuple[int, str, str, str, str]:

@@ -1,8 +1,10 @@
 """The event log: numbers without a gap or a repeat from several processes, and it stops no job."""
 
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack, closing
 
 from homes import at_home
 
@@ -30,12 +32,14 @@ for k in range(200):
 def test_events_of_several_processes_are_numbered_once_and_a_reader_sees_each(tmp_path):
     """Oracle: what each writer wrote, in its order."""
     names = ["a", "b", "c"]
-    with at_home(tmp_path):
+    with at_home(tmp_path), ExitStack() as stack:
         writers = [
-            subprocess.Popen(
-                [sys.executable, "-c", WRITER, name],
-                cwd=ROOT,
-                env=build_child_environment(TIDEMILL_HOME=str(tmp_path)),
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", WRITER, name],
+                    cwd=ROOT,
+                    env=build_child_environment(TIDEMILL_HOME=str(tmp_path)),
+                )
             )
             for name in names
         ]
@@ -48,6 +52,14 @@ def test_events_of_several_processes_are_numbered_once_and_a_reader_sees_each(tm
     assert [event.number for event in seen] == list(range(1, 601))
     for name in names:
         assert [e.fields["made"] for e in seen if e.subject == name] == list(range(200))
+
+
+def test_a_log_that_is_being_made_has_no_events_yet(tmp_path):
+    with at_home(tmp_path):
+        assert (read_events(), read_last_number()) == ([], 0)
+        with closing(sqlite3.connect(get_event_path())) as made:
+            made.execute("PRAGMA journal_mode=WAL")
+            assert (read_events(), read_last_number()) == ([], 0)
 
 
 def test_a_series_has_the_label_of_its_block_and_is_written_a_few_at_a_time(tmp_path):

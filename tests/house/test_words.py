@@ -65,6 +65,8 @@ TEXT = re.compile(
 # (Path, name or word) that stay, and why
 KEPT = {
     ("flows/_artifacts.py", "picture"),  # part of a key by which Prefect's UI has an artifact's history
+    ("deployments/cli/proxy.py", "drain"),  # HAProxy's word for the state of a replica, here and below
+    ("deployments/ops/proxy.py", "drain_replica"),
     ("tasks/core/reports/feed.py", "at"),  # a key of status and event files, which later versions read
     ("tasks/core/reports/feed.py", "marks"),  # a key of window.json, which later versions read
 }
