@@ -2,7 +2,7 @@
 
 A child runs the Bento's own code on the Bento's own release, as the service does, and answers
 requests by series and with own histories. Its features are compared with the table that models
-were trained on, its forecasts with those from all clean rows.
+were trained on, its forecasts with those of the same rows.
 """
 
 import json
@@ -32,11 +32,15 @@ TIMEOUT_S = 300.0  # 5 s on a free machine; one that hangs is ended
 
 
 class OnlineRequest(NamedTuple):
-    """One request. way: `series` or `history`. content: the JSON of its body."""
+    """One request.
+
+    way: `series` or `history`. rows: SERIES that it is answered from. content: its body.
+    """
 
     way: str
     cutoff: datetime
     series: list[str]
+    rows: pl.DataFrame
     content: object
 
 
@@ -64,14 +68,13 @@ def compare_online(
     cutoffs = recent["cutoff"].unique().sort().to_list()
     names = _spread(sorted(set(recent["series_id"]) & set(rows["series_id"])), MAX_SERIES)
     requests = [
-        OnlineRequest("series", cutoff, names, {"series_id": names, "as_of": cutoff.isoformat()})
+        OnlineRequest("series", cutoff, names, rows, {"series_id": names, "as_of": cutoff.isoformat()})
         for cutoff in cutoffs
     ]
     histories = _list_histories(release, rows, names, cutoffs[-HISTORY_CUTOFFS:])
     requests += histories
     answers = _run_service(bento, [request.content for request in requests])
-    forecasts = predict_cutoffs(release, rows, cutoffs).filter(pl.col("series_id").is_in(names))
-    expected = _Expected(release, recent, forecasts)
+    expected = _Expected(release, recent, predict_cutoffs(release, rows, cutoffs))
     numbers = [
         number
         for request, answer in zip(requests, answers, strict=True)
@@ -123,14 +126,18 @@ class _Expected:
 
     def __init__(self, release: Release, recent: pl.DataFrame, forecasts: pl.DataFrame) -> None:
         self._release = release
+        self._of_series = self._build_steps(forecasts)
         self._features = {
             (row["series_id"], row["cutoff"]): row
             for row in recent.with_columns(pl.col(release.schema.names).fill_nan(None)).iter_rows(named=True)
         }
-        self._forecasts: dict[tuple[str, datetime], list[Mapping[str, Any]]] = {}
+
+    def _build_steps(self, forecasts: pl.DataFrame) -> dict[tuple[str, datetime], list[Mapping[str, Any]]]:
+        steps: dict[tuple[str, datetime], list[Mapping[str, Any]]] = {}
         for row in forecasts.iter_rows(named=True):
-            answer = release.kind.build_answer(release.about, row)
-            self._forecasts.setdefault((row["series_id"], row["cutoff"]), []).append(answer)
+            answer = self._release.kind.build_answer(self._release.about, row)
+            steps.setdefault((row["series_id"], row["cutoff"]), []).append(answer)
+        return steps
 
     def list_numbers(self, request: OnlineRequest, answer: Mapping[str, Any]) -> Iterator[Number]:
         """Every number of *answer*, and of training. Raises ReleaseError where it has none."""
@@ -141,22 +148,23 @@ class _Expected:
                 f" {cutoff:%F %T}Z: {answer['problem']}"
             )
         answered = {series["series_id"]: series["steps"] for series in answer["series"]}
+        forecasts = self._of_series
+        if way == "history":  # without the errors of other series, by which a pooled forecast is calibrated
+            forecasts = self._build_steps(predict_cutoffs(self._release, request.rows, [cutoff]))
         for name in request.series:
             when = f"{cutoff:%F %T}Z"
             if (row := self._features.get((name, cutoff))) is not None and name in answer["features"]:
                 values = zip(self._release.schema.names, answer["features"][name], strict=True)
                 for column, value in values:
                     yield Number(way, name, when, column, row[column], value)
-            steps = self._forecasts.get((name, cutoff), [])
+            steps = forecasts.get((name, cutoff), [])
             n = max(len(steps), len(answered.get(name, [])))
             for i in range(n):
                 ours, theirs = (
                     dict(_flatten(of[i])) if i < len(of) else {} for of in (steps, answered.get(name, []))
                 )
                 for column, value in ours.items():
-                    # the residuals of other series are not in a history
-                    if way == "series" or self._release.ensemble.group == "series" or column == "y_hat":
-                        yield Number(way, name, when, f"{column} of step {i + 1}", value, theirs.get(column))
+                    yield Number(way, name, when, f"{column} of step {i + 1}", value, theirs.get(column))
 
 
 def _flatten(step: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
@@ -181,8 +189,8 @@ def _list_histories(
 ) -> list[OnlineRequest]:
     """Requests with own histories, of series that can be forecast so.
 
-    A history has no other series, no values known ahead, no text and no late rows, and is long
-    enough for the quantiles to learn from what they have learned from.
+    A history has no other series, no values known ahead, no text and no late rows, and begins where
+    the quantiles begin to learn.
     """
     about = release.about
     if list_column_names(about, release.features, "others", "ahead") or about.text_columns:
@@ -201,14 +209,14 @@ def _list_histories(
         if is_late or not 0 < tail["event_time"].n_unique() <= MAX_HISTORY_ROWS:
             continue
         for cutoff in cutoffs:
-            known = select_as_of(tail, cutoff).select("event_time", *columns)
+            known = select_as_of(tail, cutoff)
             if known.height and known["event_time"][-1] == times.filter(times < cutoff)[-1]:
                 history = [
                     {**row, "event_time": row["event_time"].isoformat()}
-                    for row in known.iter_rows(named=True)
+                    for row in known.select("event_time", *columns).iter_rows(named=True)
                 ]
                 body = {"series_id": name, "as_of": cutoff.isoformat(), "history": history}
-                found.append(OnlineRequest("history", cutoff, [name], body))
+                found.append(OnlineRequest("history", cutoff, [name], known, body))
     return found
 
 
