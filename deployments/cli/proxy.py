@@ -1,6 +1,7 @@
 """`tidemill proxy`: the replicas of the service behind HAProxy."""
 
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -29,11 +30,12 @@ def serve(port: Annotated[int, typer.Option(help="Where it listens.", min=1, max
         build_service_environment,
         find_champion_target,
     )
-    from tasks.edges.settings import build_child_environment
+    from tasks.edges.settings import ROOT, build_child_environment
 
-    command = build_serve_command(find_champion_target(), port)
-    # The command is ours
-    os.execvpe(command[0], command, build_child_environment(**build_service_environment(follows=True)))  # noqa: S606
+    # By this interpreter: its folder need not be in PATH
+    command = [sys.executable, "-m", *build_serve_command(find_champion_target(), port)]
+    os.chdir(ROOT)
+    os.execve(command[0], command, build_child_environment(**build_service_environment(follows=True)))  # noqa: S606
 
 
 @proxy_app.command()

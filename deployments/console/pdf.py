@@ -5,7 +5,7 @@ from pathlib import Path
 from tasks.core.errors import SettingsError
 from tasks.edges.files import replace_file
 
-# A page of paper has no width to scroll; the page's own style comes first unless told otherwise
+# A page of paper has no width to scroll; without !important the page's own style wins
 _PRINT = """
 @page{size:A4;margin:14mm}
 body{font-size:10.5px!important;background:#fff!important}

@@ -103,7 +103,7 @@ def _list_runs(client, dataset):
 def test_a_model_is_a_run_with_its_epochs_while_it_is_trained_and_a_child_of_the_training_then(
     tmp_path, server
 ):
-    """The figures of a run are those of the event log, each point once, whoever sent it."""
+    """The figures of a run are those of the event log, each point once, sent live or at the end."""
     from mlflow.tracking import MlflowClient
 
     client, label = MlflowClient(server, server), EventLabel("live #1", "mlp")

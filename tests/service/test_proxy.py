@@ -20,7 +20,7 @@ from deployments.cli.app import app
 from deployments.ops import proxy
 from deployments.ops.proxy import drain_replica, enable_replica, list_replicas
 from tasks.core.errors import SettingsError
-from tasks.edges.processes import find_free_port, wait_for
+from tasks.edges.processes import find_free_port, is_answering, wait_for
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 
 _RUN = """
@@ -195,3 +195,17 @@ def test_a_request_that_must_not_be_made_twice_is_not_sent_again(proxied):
         listening.shutdown(socket.SHUT_RDWR)
     replicas.start("green")
     enable_replica("green")
+
+
+def test_serve_starts_a_replica_from_any_folder_with_no_program_of_ours_in_the_path(proxied, tmp_path):
+    replicas, port = proxied[0], find_free_port("127.0.0.1")
+    env = build_child_environment(
+        TIDEMILL_HOME=str(replicas.home), PATH="/usr/bin:/bin", PYTHONPATH=str(ROOT)
+    )
+    command = [sys.executable, "-m", "deployments.cli", "proxy", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
+    try:
+        assert wait_for(lambda: is_answering(f"http://127.0.0.1:{port}/api/v1/health/ready"), 60)
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0

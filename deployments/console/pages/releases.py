@@ -128,7 +128,7 @@ def _render_index(dataset: str, releases: Sequence[CardOfRelease], written: set[
 
 
 def _render_models(scored: Sequence[tuple[str, EnsembleReport]]) -> Markup:
-    """What each model would have scored in the walk of each release; what a release is, is bold."""
+    """What each model has scored in the walk of each release; the lowest of a release is bold."""
     names = dict.fromkeys(name for _, report in reversed(scored) for name in report.scores)
     best = {
         version: min((s.primary for s in report.scores.values() if s.primary is not None), default=None)
